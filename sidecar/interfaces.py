@@ -1,0 +1,415 @@
+"""The seams of the product: what the core asks of a store, a model and a tool.
+
+Each has at least two implementations and one contract suite that runs over all of them
+(`tests/contracts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from .conversations import (
+    AgentMode,
+    Conversation,
+    JsonObject,
+    Message,
+    MessageSettings,
+    MessageStatus,
+    Page,
+    Part,
+    Prompt,
+    QueueEntry,
+    QueueState,
+    Receipt,
+    StopReason,
+    TurnError,
+    TurnResult,
+    Usage,
+)
+from .events import CatchUp, Cursor, DurableEvent
+
+# ---- models ------------------------------------------------------------------------------
+
+
+class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How a tool is described to a model. `input_schema` is JSON Schema 2020-12."""
+
+    name: str
+    description: str
+    input_schema: JsonObject
+    version: str = "1"
+
+
+class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a model.
+
+    `history` is the transcript before this turn; `prompt` the message that began it; `steps`
+    what this turn has produced so far, in order: text, tool calls, their results, and what the
+    user added meanwhile (`SteeringPart`). A provider must not change or keep them.
+    """
+
+    instructions: str
+    history: Sequence[Message]
+    prompt: Prompt
+    steps: Sequence[Part] = ()
+    tools: Sequence[ToolSpec] = ()
+    settings: MessageSettings | None = None
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """More text of the answer, or of the thinking that precedes it."""
+
+    text: str
+    kind: Literal["text", "thinking"] = "text"
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """The model wants a tool run. Yielded only when its arguments have arrived whole."""
+
+    tool_call_id: str
+    name: str
+    arguments: JsonObject
+
+
+class ModelUsage(msgspec.Struct, frozen=True):
+    usage: Usage
+
+
+class ModelStop(msgspec.Struct, frozen=True):
+    """The last event of every stream that ended well."""
+
+    reason: Literal["endTurn", "toolCalls", "maxTokens", "refusal"]
+
+
+ModelEvent = TextDelta | ToolCall | ModelUsage | ModelStop
+
+
+class ModelProvider(Protocol):
+    """A model behind one vendor's wire. Made per agent, from one frozen set of settings."""
+
+    name: str
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        """Call the model once.
+
+        An async generator: closing it, or cancelling the task that reads it, closes the
+        connection to the vendor at once. Ends after `ModelStop`. Raises `AgentError` only:
+        `Unauthorized` (401, 403), `NetworkError` (connection, 408, 429, 5xx, a stream that
+        broke off, invalid bytes; `retryable`, with `retry_after` in seconds where the vendor
+        said so), `MessageProcessingFailed` (other 4xx; not retryable). Never retries by
+        itself. Error texts hold no key, no prompt and no body of the vendor's answer.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give back connections. May be called twice."""
+        ...
+
+
+# ---- tools -------------------------------------------------------------------------------
+
+
+class ToolOutput(msgspec.Struct, frozen=True):
+    content: str
+    is_error: bool = False
+
+
+class Tool(Protocol):
+    """Something an agent can do. Whether it may is decided before `run` is called."""
+
+    spec: ToolSpec
+    reads_only: bool
+
+    async def run(self, arguments: JsonObject) -> ToolOutput:
+        """Do it. Wrong arguments and everyday failures (no such file) are an `is_error`
+        output for the model to read, not an exception."""
+        ...
+
+
+# ---- the store ---------------------------------------------------------------------------
+
+
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Figures for `sidecar/status`. Sizes in bytes."""
+
+    store_id: str
+    schema_version: int
+    sqlite_version: str
+    path: str | None
+    """None for a store that lives in memory."""
+    size: int
+    wal_size: int
+    conversations: int
+    messages: int
+    queued: int
+    degraded: str | None = None
+
+
+class NewConversation(msgspec.Struct, frozen=True, kw_only=True):
+    conversation_id: str
+    mode: AgentMode
+    session_id: str
+    title: str | None = None
+    roots: tuple[str, ...] = ()
+
+
+class StartedTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue entry that has just gone from queued to running."""
+
+    entry: QueueEntry
+    turn_id: str
+    user_message: Message
+    reply_id: str
+
+
+class TextChunk(msgspec.Struct, frozen=True):
+    """Text to append to an open part. `offset` in UTF-16 code units, from its beginning."""
+
+    conversation_id: str
+    turn_id: str
+    message_id: str
+    part: int
+    kind: Literal["text", "thinking"]
+    offset: int
+    text: str
+
+
+class TurnOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a turn ended and everything its reply consists of."""
+
+    stop_reason: StopReason
+    status: MessageStatus
+    queue_state: QueueState
+    parts: tuple[Part, ...]
+    usage: Usage | None = None
+    error: TurnError | None = None
+
+
+class KnownKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request key that was seen before stands for."""
+
+    message_id: str
+    result: TurnResult | None
+    """None while its turn has not ended."""
+
+
+class ConversationList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    conversations: tuple[Conversation, ...]
+    deleted: tuple[str, ...]
+    """Ids deleted since `sinceChange`; empty when the whole list was asked for."""
+    change_no: int
+    cursor: str | None = None
+
+
+class SearchHit(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    conversation_id: str
+    title: str | None
+    message_id: str
+    role: str
+    snippet: str
+    """The passage, matches between `\\u0002` and `\\u0003`."""
+    created_at: int
+
+
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    hits: tuple[SearchHit, ...]
+
+
+class ConversationExport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A whole conversation, as `conversation/export` writes it in JSON."""
+
+    format: Literal["agent-sidecar/conversation"] = "agent-sidecar/conversation"
+    schema_version: int
+    store_id: str
+    exported_at: int
+    reason: str | None = None
+    conversation: Conversation
+    messages: tuple[Message, ...]
+    queue: tuple[QueueEntry, ...] = ()
+
+
+Publish = Callable[[Sequence[DurableEvent]], None]
+"""Called on the event loop, in commit order, before the call that committed returns."""
+
+
+class ConversationStore(Protocol):
+    """Conversations, their queues and their journal, in one durable place.
+
+    Every method that changes something is one transaction: it either happened, events
+    included, or it raised and nothing happened. Events get their `seq` in that transaction and
+    are handed to the `publish` callback in commit order. A caller that is cancelled before its
+    transaction began leaves no trace; one cancelled later has its transaction finished first.
+
+    Unknown conversations and messages raise `NotFound`; a store that cannot be written
+    `StoreUnavailable` or `PersistenceFailed`.
+    """
+
+    store_id: str
+    degraded: str | None
+    """Why the store is read-only, or None."""
+
+    async def aclose(self) -> None: ...
+
+    # conversations
+    async def create(
+        self, new: NewConversation, request_key: str | None = None, params_hash: bytes = b""
+    ) -> Conversation:
+        """Raises `Conflict` for an id that exists, or a key that was used for something else.
+        The same key and hash again returns the conversation made then."""
+        ...
+
+    async def get(self, conversation_id: str) -> Conversation: ...
+    async def list(
+        self,
+        *,
+        cursor: str | None = None,
+        since_change: int | None = None,
+        archived: bool = False,
+        limit: int = 100,
+    ) -> ConversationList:
+        """Newest `updatedAt` first. With `since_change`: rows and tombstones changed after it."""
+        ...
+
+    async def page(
+        self, conversation_id: str, *, cursor: str | None = None, limit: int = 50
+    ) -> Page:
+        """The newest `limit` messages, or those before `cursor`. Raises `Conflict` for a cursor
+        of another revision."""
+        ...
+
+    async def messages(self, conversation_id: str) -> Sequence[Message]:
+        """Every visible message in order; for a model's history and for exports."""
+        ...
+
+    async def rename(self, conversation_id: str, title: str | None) -> Conversation: ...
+    async def set_mode(self, conversation_id: str, mode: AgentMode) -> Conversation: ...
+    async def archive(self, conversation_id: str, archived: bool) -> Conversation: ...
+    async def delete(self, conversation_id: str) -> None:
+        """Remove every row. Running or queued entries raise `InvalidState`."""
+        ...
+
+    async def fork(
+        self,
+        conversation_id: str,
+        new: NewConversation,
+        to_message_id: str | None,
+        request_key: str | None = None,
+        params_hash: bytes = b"",
+    ) -> Conversation:
+        """Copy the visible messages up to `to_message_id` (all without it) under new ids."""
+        ...
+
+    async def rewind(
+        self, conversation_id: str, to_message_id: str | None, *, preview: bool
+    ) -> tuple[str, ...]:
+        """Hide what follows `to_message_id`; returns the ids (to be) hidden."""
+        ...
+
+    async def search(
+        self, query: str, *, conversation_id: str | None = None, limit: int = 20
+    ) -> SearchResult:
+        """Finished messages that hold all words of `query`, newest first."""
+        ...
+
+    async def export(self, conversation_id: str, reason: str | None) -> ConversationExport: ...
+    async def import_(
+        self,
+        export: ConversationExport,
+        new: NewConversation,
+        request_key: str | None = None,
+        params_hash: bytes = b"",
+    ) -> Conversation: ...
+
+    # queue
+    async def enqueue(
+        self,
+        conversation_id: str,
+        prompt: Prompt,
+        *,
+        limit: int,
+        request_key: str | None = None,
+        params_hash: bytes = b"",
+    ) -> Receipt:
+        """Append a prompt. Raises `QueueFull` at `limit` queued entries and `Conflict` when the
+        key was used with another hash; a repeat returns the first receipt, `duplicate` set."""
+        ...
+
+    async def known_key(self, conversation_id: str, message_id: str) -> KnownKey:
+        """How the prompt `message_id` ended, or that it has not. Raises `NotFound`."""
+        ...
+
+    async def queue(self, conversation_id: str) -> Sequence[QueueEntry]:
+        """The entries that have not ended: running first, then queued in order, then parked."""
+        ...
+
+    async def update_entry(self, message_id: str, prompt: Prompt) -> QueueEntry:
+        """Replace a queued entry's prompt. Raises `InvalidState` once it runs."""
+        ...
+
+    async def reorder(self, message_id: str, position: int) -> Sequence[QueueEntry]: ...
+    async def cancel_entry(self, message_id: str) -> TurnResult | None:
+        """Take out an entry that does not run yet; None when it runs (cancel its turn)."""
+        ...
+
+    async def hold_entries(self, conversation_id: str, reason: str | None) -> None:
+        """Note on the queued entries why they wait; `None` clears it."""
+        ...
+
+    async def retry(self, message_id: str) -> Receipt:
+        """Queue the prompt of a failed, cancelled, interrupted or parked entry again, under a
+        new messageId."""
+        ...
+
+    async def waiting(self) -> Mapping[str, int]:
+        """Conversations with queued entries and how many each has."""
+        ...
+
+    # turns; all of these raise `InvalidState` when `turn_id` is not the running turn any more
+    async def start_turn(self, conversation_id: str, provider: str) -> StartedTurn | None:
+        """Take the first queued entry, or None. Makes the user message and begins the reply."""
+        ...
+
+    async def append_text(self, chunks: Sequence[TextChunk]) -> None:
+        """Store streamed text of any number of conversations in one transaction. Chunks of
+        turns that are over are dropped."""
+        ...
+
+    async def request_started(self, conversation_id: str, turn_id: str) -> None:
+        """From here on the turn may have had an effect: a crash makes it `interrupted`."""
+        ...
+
+    async def tool_started(
+        self, conversation_id: str, turn_id: str, reply_id: str, part: int, call: ToolCall
+    ) -> None: ...
+    async def tool_finished(
+        self,
+        conversation_id: str,
+        turn_id: str,
+        reply_id: str,
+        part: int,
+        tool_call_id: str,
+        output: ToolOutput,
+    ) -> None: ...
+    async def steer(
+        self, conversation_id: str, turn_id: str, reply_id: str, part: int, text: str
+    ) -> None: ...
+    async def end_turn(
+        self, conversation_id: str, turn_id: str, outcome: TurnOutcome
+    ) -> TurnResult:
+        """Fold the reply, end the entry, store the result for its request key: one commit."""
+        ...
+
+    async def recover(self) -> int:
+        """Settle the entries that a dead process left running: back to queued when nothing had
+        happened yet (parked the third time), else interrupted with their text kept. Returns
+        how many there were."""
+        ...
+
+    # readers
+    async def catch_up(
+        self, conversation_id: str, cursor: Cursor | None, *, page_size: int = 50
+    ) -> CatchUp: ...
+    async def status(self) -> StoreStatus: ...
