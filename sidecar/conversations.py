@@ -122,9 +122,7 @@ class SteeringPart(Value, frozen=True, kw_only=True, tag_field="kind", tag="stee
     text: str
 
 
-Part = (
-    TextPart | ThinkingPart | ToolCallPart | ToolResultPart | FilePart | ErrorPart | SteeringPart
-)
+Part = TextPart | ThinkingPart | ToolCallPart | ToolResultPart | FilePart | ErrorPart | SteeringPart
 
 
 class Usage(Value, frozen=True, kw_only=True):
@@ -202,8 +200,16 @@ class MessageSettings(Value, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
 
 
+class AgentOrigin(Value, frozen=True, kw_only=True):
+    """Set on a prompt that an agent sent: the conversations that asked one another, first to
+    last."""
+
+    chain: tuple[str, ...]
+    is_reply: bool = False
+
+
 class Prompt(Value, frozen=True, kw_only=True):
-    """What a user asks of an agent in one go."""
+    """What a user, or another agent, asks of an agent in one go."""
 
     input: str
     context_files: tuple[ContextFile, ...] = ()
@@ -211,6 +217,7 @@ class Prompt(Value, frozen=True, kw_only=True):
     system_instruction: str | None = None
     is_persona_chat: bool = False
     persona_id: str | None = None
+    origin: AgentOrigin | None = None
 
 
 class QueueEntry(Value, frozen=True, kw_only=True):

@@ -358,9 +358,9 @@ class ConversationStore(Protocol):
         """Note on the queued entries why they wait; `None` clears it."""
         ...
 
-    async def retry(self, message_id: str) -> Receipt:
+    async def retry(self, message_id: str) -> tuple[str, Receipt]:
         """Queue the prompt of a failed, cancelled, interrupted or parked entry again, under a
-        new messageId."""
+        new messageId. Returns its conversation's id with the receipt."""
         ...
 
     async def waiting(self) -> Mapping[str, int]:

@@ -157,7 +157,9 @@ def _patch_of(
 
 RetryPatch = _patch_of(RetrySettings, "RetryPatch", {})
 SettingsPatch = _patch_of(Settings, "SettingsPatch", {"retry": RetryPatch})
-SecretsPatch = _patch_of(Secrets, "SecretsPatch", dict.fromkeys(Secrets.__struct_fields__, Text | None))
+SecretsPatch = _patch_of(
+    Secrets, "SecretsPatch", dict.fromkeys(Secrets.__struct_fields__, Text | None)
+)
 
 
 def patched(config: Config, settings: Any = UNSET, secrets: Any = UNSET) -> Config:

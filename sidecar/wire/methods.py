@@ -19,7 +19,6 @@ from ..conversations import (
     Conversation,
     ConversationId,
     JsonObject,
-    Message,
     MessageSettings,
     Page,
     QueueEntry,
@@ -27,9 +26,9 @@ from ..conversations import (
     RequestKey,
     TurnResult,
 )
-from ..events import CatchUp, Cursor, Event, Missing, Replay, Snapshot
+from ..events import CatchUp, Cursor, Event
 from ..interfaces import ConversationList, SearchResult, StoreStatus
-from ..settings import Problem, Secrets, SecretsPatch, Settings, SettingsPatch
+from ..settings import Problem, SecretsPatch, Settings, SettingsPatch
 
 PROTOCOL_VERSION = 1
 
@@ -517,12 +516,12 @@ METHODS: tuple[Method, ...] = (
         AgentInfo,
         "The live agent of a conversation, made if there is none. Two calls at once make one.",
     ),
-    Method(
-        "agent/dispose", OfConversation, Done, "Free an agent; its queue stays. Absent: no-op."
-    ),
+    Method("agent/dispose", OfConversation, Done, "Free an agent; its queue stays. Absent: no-op."),
     Method("agent/disposeAll", Nothing, DisposedAll, "Free all agents in parallel."),
     Method("agent/reinitialize", Nothing, Reinitialized, "Make all agents anew, queues kept."),
-    Method("agent/abortAndRestart", OfConversation, AgentInfo, "Kill a hung agent, start a new one."),
+    Method(
+        "agent/abortAndRestart", OfConversation, AgentInfo, "Kill a hung agent, start a new one."
+    ),
     Method("agent/cancel", OfConversation, Cancelled, "Stop the running turn only."),
     Method("agent/count", Nothing, Count, "How many agents live in this process."),
     Method("agent/has", OfConversation, Known, "Whether an agent lives; false for unknown ids."),
@@ -555,7 +554,9 @@ METHODS: tuple[Method, ...] = (
     Method("conversation/subscribe", Subscribe, CatchUp, "Events from a cursor on."),
     Method("conversation/unsubscribe", OfConversation, Done, "No more events of it."),
     Method("conversation/takeOver", TakeOver, AgentInfo, "Become the owner of a conversation."),
-    Method("conversation/export", ExportConversation, Exported, "JSON or Markdown; needs no agent."),
+    Method(
+        "conversation/export", ExportConversation, Exported, "JSON or Markdown; needs no agent."
+    ),
     Method("conversation/import", ImportConversation, Conversation, "Bring in a JSON export."),
     Method("capability/register", RegisterCapability, Done, "Add or replace one by its name."),
     Method("capability/unregister", NameOfCapability, Done, "Take one away."),
@@ -616,5 +617,3 @@ def error_data(error: errors.AgentError) -> ErrorData:
         attempts=error.attempts,
         hint=error.hint,
     )
-
-

@@ -1,0 +1,308 @@
+"""One conversation's agent: its state, its lifetime task, the turn that it runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+import anyio
+
+from .conversations import Conversation, Message, StopReason
+from .errors import AgentError, CreationFailed, InvalidState, PersistenceFailed, StoreUnavailable
+from .ids import now_ms
+from .interfaces import ConversationStore, ModelProvider, StartedTurn, Tool, TurnOutcome
+from .journal import Journal
+from .lifecycle import ENDED, AgentState, after
+from .reply import RETRY_INTERVAL, Flusher, Reply
+from .settings import Config
+from .turn import Turn, turn_error
+
+logger = logging.getLogger(__name__)
+
+
+class Host(Protocol):
+    """What an agent needs of whoever made it."""
+
+    store: ConversationStore
+    journal: Journal
+    flusher: Flusher
+
+    def make_provider(self, config: Config) -> ModelProvider: ...
+    def make_tools(self, conversation: Conversation) -> Mapping[str, Tool]: ...
+    def agent_moved(self, agent: Agent) -> None: ...
+    async def turn_ended(self, started: StartedTurn, outcome: TurnOutcome) -> None: ...
+
+
+class Agent:
+    """Serves one conversation until told to close.
+
+    All it owns is entered and left by `run`, its one lifetime task; everything else here is
+    plain bookkeeping that decides synchronously. It takes its work from the durable queue: a
+    prompt is never in memory only.
+    """
+
+    def __init__(self, conversation: Conversation, config: Config, host: Host) -> None:
+        self.conversation_id = conversation.conversation_id
+        self.mode = conversation.mode
+        self.config = config
+        self.state = AgentState.NEW
+        self.created_at = now_ms()
+        self.last_access_at = self.created_at
+        self.last_access = anyio.current_time()
+        self.turns = 0
+        self.error: AgentError | None = None
+        self.close_reason: str | None = None
+        self.started = anyio.Event()
+        self.ended = anyio.Event()
+        self.turn: Turn | None = None
+        self.tools: Mapping[str, Tool] = {}
+        self._conversation = conversation
+        self._host = host
+        self._provider: ModelProvider | None = None
+        self._history: list[Message] | None = None
+        self._wake = anyio.Event()
+        self._lifetime = anyio.CancelScope()
+        self._turn_scope: anyio.CancelScope | None = None
+        self._turn_end = StopReason.CANCELLED
+        self._turn_ended = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.conversation_id} {self.state} turns={self.turns}>"
+
+    # ---- asked by the registry ----
+
+    @property
+    def is_quiescent(self) -> bool:
+        """Nothing would be lost by closing it now: it has no turn and is not taking one."""
+        return self.state is AgentState.IDLE and self.close_reason is None
+
+    @property
+    def is_live(self) -> bool:
+        return self.state not in ENDED
+
+    @property
+    def accepts_work(self) -> bool:
+        return self.is_live and self.close_reason is None and self.state is not AgentState.CLOSING
+
+    def touch(self) -> None:
+        self.last_access = anyio.current_time()
+        self.last_access_at = now_ms()
+
+    # ---- told by the manager ----
+
+    def wake(self) -> None:
+        """There may be work in the queue."""
+        self._wake.set()
+
+    def cancel_turn(self, reason: StopReason = StopReason.CANCELLED) -> bool:
+        """Stop the running turn, if there is one; its end is committed by the lifetime task."""
+        if self._turn_scope is None:
+            return False
+        self._turn_end = reason
+        self._turn_scope.cancel()
+        return True
+
+    def close(self, reason: str, *, now: bool, turn_end: StopReason = StopReason.CANCELLED) -> None:
+        """Close after the running turn, or at once. Repeating it with `now` hurries it up."""
+        self.close_reason = self.close_reason or reason
+        if now:
+            self.cancel_turn(turn_end)
+            if self.state is AgentState.STARTING:
+                self._lifetime.cancel()
+        self._wake.set()
+
+    async def give_up(self) -> None:
+        """Stop waiting for a turn that does not stop. What it still does is fenced off: its
+        turn is ended here, so the store refuses whatever it writes later."""
+        turn = self.turn
+        self._lifetime.cancel()
+        if self.is_live:
+            self._move("fail")
+        if turn is not None:
+            await self._commit_end(turn.started, turn.outcome(StopReason.CANCELLED))
+        self._finish()
+
+    async def turn_over(self) -> None:
+        """Wait until the turn that runs now (if any) has ended."""
+        if self.state is AgentState.BUSY:
+            await self._turn_ended.wait()
+
+    # ---- the lifetime task ----
+
+    async def run(self) -> None:
+        """Start, serve the queue, clean up. Never raises: one agent must not harm another."""
+        with self._lifetime:
+            try:
+                await self._start()
+                while self.close_reason is None:
+                    await self._wake.wait()
+                    self._wake = anyio.Event()
+                    await self._serve_queue()
+            except AgentError as error:
+                self.error = error
+            except Exception as error:
+                logger.exception("an agent failed", extra={"conversationId": self.conversation_id})
+                self.error = CreationFailed(
+                    "The agent failed unexpectedly.", conversation_id=self.conversation_id
+                )
+                self.error.__cause__ = error
+        await self._clean_up()
+
+    async def _start(self) -> None:
+        self._move("start")
+        self.tools = self._host.make_tools(self._conversation)
+        self._provider = self._host.make_provider(self.config)
+        self._move("started")
+        self.started.set()
+        self.wake()
+
+    async def _serve_queue(self) -> None:
+        while self.close_reason is None:
+            # BUSY before the claim: nobody may evict us between the two.
+            self._move("work")
+            self._turn_ended = anyio.Event()
+            try:
+                worked = await self._one_turn()
+            finally:
+                self.turn = None
+                self._turn_ended.set()
+                if self.state is AgentState.BUSY:
+                    self._move("rest")
+            if not worked:
+                return
+
+    async def _one_turn(self) -> bool:
+        store = self._host.store
+        assert self._provider is not None
+        if self._history is None:
+            self._history = list(await store.messages(self.conversation_id))
+        try:
+            started = await store.start_turn(self.conversation_id, self._provider.name)
+        except (PersistenceFailed, StoreUnavailable) as error:
+            # The prompt is safe in the queue; take it once the store takes commits again.
+            self._host.flusher.failed(error)
+            await anyio.sleep(RETRY_INTERVAL)
+            return True
+        if started is None:
+            return False
+        self.turns += 1
+        self.touch()
+        reply = Reply(
+            self._host.journal, self.conversation_id, started.turn_id, started.reply_id
+        )
+        self.turn = Turn(
+            started,
+            reply,
+            mode=self.mode,
+            settings=self.config.settings,
+            provider=self._provider,
+            tools=self.tools,
+            history=self._history,
+            store=store,
+            flusher=self._host.flusher,
+        )
+        outcome = await self._run_turn(self.turn, reply)
+        await self._commit_end(started, outcome)
+        self._remember(started, outcome)
+        self.touch()
+        await self._host.turn_ended(started, outcome)
+        return True
+
+    async def _run_turn(self, turn: Turn, reply: Reply) -> TurnOutcome:
+        reason, failure = StopReason.CANCELLED, None
+        self._turn_end = StopReason.CANCELLED
+        self._host.flusher.attach(reply)
+        watch = now_ms()
+        try:
+            with anyio.CancelScope() as self._turn_scope:
+                try:
+                    reason = await turn.run()
+                except AgentError as error:
+                    reason, failure = StopReason.ERROR, turn_error(error)
+            if self._turn_scope.cancelled_caught:
+                reason, failure = self._turn_end, None
+        finally:
+            self._turn_scope = None
+            self._host.flusher.detach(reply)
+        logger.info(
+            "turn ended",
+            extra={
+                "conversationId": self.conversation_id,
+                "mode": self.mode,
+                "stopReason": reason,
+                "durationMs": now_ms() - watch,
+                **({"type": failure.type, "cause": failure.message} if failure else {}),
+            },
+        )
+        return turn.outcome(reason, failure)
+
+    async def _commit_end(self, started: StartedTurn, outcome: TurnOutcome) -> None:
+        """Commit the end of a turn; while the store refuses, wait and try again, for nobody
+        may hear of an end that is not stored."""
+        flusher = self._host.flusher
+        while True:
+            try:
+                await self._host.store.end_turn(self.conversation_id, started.turn_id, outcome)
+            except InvalidState:
+                logger.info(
+                    "a turn had been ended by somebody else",
+                    extra={"conversationId": self.conversation_id},
+                )
+                return
+            except (PersistenceFailed, StoreUnavailable) as error:
+                flusher.failed(error)
+                await anyio.sleep(RETRY_INTERVAL)
+            else:
+                flusher.recovered()
+                return
+
+    def _remember(self, started: StartedTurn, outcome: TurnOutcome) -> None:
+        """Keep the model's history in step, so that turn 200 does not read 199 turns again."""
+        assert self._history is not None
+        if self._history and self._history[-1].message_id == started.reply_id:
+            return
+        user = started.user_message
+        self._history += [
+            user,
+            Message(
+                message_id=started.reply_id,
+                ordinal=user.ordinal + 1,
+                role="assistant",
+                status=outcome.status,
+                parts=outcome.parts,
+                turn_id=started.turn_id,
+                usage=outcome.usage,
+                created_at=user.created_at,
+            ),
+        ]
+
+    def forget_history(self) -> None:
+        """The stored transcript changed under us (rewind): read it again before the next turn."""
+        self._history = None
+
+    async def _clean_up(self) -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+            # Five seconds: longer than any provider needs to drop its connections.
+            if self._provider is not None:
+                try:
+                    await self._provider.aclose()
+                except Exception:
+                    logger.exception("a provider did not close")
+        if self.is_live:
+            if self.error is not None and self.state is AgentState.STARTING:
+                self._move("fail")
+            else:
+                if self.state is not AgentState.CLOSING:
+                    self._move("close")
+                self._move("closed")
+        self._finish()
+
+    def _finish(self) -> None:
+        self.started.set()
+        self.ended.set()
+
+    def _move(self, event: str) -> None:
+        self.state = after(self.state, event)
+        self._host.agent_moved(self)
+

@@ -1,0 +1,126 @@
+"""Who hears of what happens in a conversation, in which order.
+
+The store hands over events in commit order; turns hand over live text. A reader that comes
+late is held back until its catch-up was answered, then gets what it missed meanwhile, each
+event once (see `Subscription.release`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from .events import CatchUp, Delta, DurableEvent, Event, Missing, utf16_length
+
+logger = logging.getLogger(__name__)
+
+Deliver = Callable[[Event], None]
+Listener = Callable[[DurableEvent], None]
+
+
+class Subscription:
+    """One reader of one conversation. Holds events back until `release`."""
+
+    def __init__(self, conversation_id: str, deliver: Deliver) -> None:
+        self.conversation_id = conversation_id
+        self._deliver = deliver
+        self._held: list[Event] | None = []
+
+    def offer(self, event: Event) -> None:
+        if self._held is None:
+            self._deliver(event)
+        else:
+            self._held.append(event)
+
+    def release(self, caught_up: CatchUp) -> None:
+        """Deliver what was held back and is not in `caught_up`, then everything as it comes."""
+        held, self._held = self._held or [], None
+        if isinstance(caught_up, Missing):
+            return
+        known = {(part.message_id, part.part): part.length for part in caught_up.open_parts}
+        for event in held:
+            if isinstance(event, Delta):
+                if (rest := _beyond(event, known.get((event.message_id, event.part), 0))) is None:
+                    continue
+                if event.seq < caught_up.last_seq:
+                    # The part it belongs to may have ended since; then it is in the catch-up.
+                    if (event.message_id, event.part) not in known:
+                        continue
+                    rest = msgspec.structs.replace(rest, seq=caught_up.last_seq)
+                self._deliver(rest)
+            elif event.seq > caught_up.last_seq:
+                self._deliver(event)
+
+
+def _beyond(delta: Delta, length: int) -> Delta | None:
+    """What `delta` adds to a part of which `length` units are known already."""
+    surplus = delta.offset + utf16_length(delta.text) - length
+    if surplus <= 0:
+        return None
+    if delta.offset >= length:
+        return delta
+    units = delta.text.encode("utf-16-le")[(length - delta.offset) * 2 :]
+    return msgspec.structs.replace(delta, offset=length, text=units.decode("utf-16-le"))
+
+
+class Journal:
+    """Fans events out to readers and listeners. Plain bookkeeping; nothing here awaits."""
+
+    def __init__(self) -> None:
+        self._readers: dict[str, list[Subscription]] = {}
+        self._listeners: list[Listener] = []
+        self._last_seq: dict[str, int] = {}
+        self.deltas = 0
+        self.commits = 0
+
+    def listen(self, listener: Listener) -> None:
+        """Hear every durable event of every conversation, before its readers do."""
+        self._listeners.append(listener)
+
+    def subscribe(self, conversation_id: str, deliver: Deliver) -> Subscription:
+        subscription = Subscription(conversation_id, deliver)
+        self._readers.setdefault(conversation_id, []).append(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        readers = self._readers.get(subscription.conversation_id, [])
+        if subscription in readers:
+            readers.remove(subscription)
+        if not readers:
+            self._readers.pop(subscription.conversation_id, None)
+
+    def has_readers(self, conversation_id: str) -> bool:
+        return conversation_id in self._readers
+
+    def followed(self) -> Sequence[str]:
+        """The conversations that somebody reads."""
+        return tuple(self._readers)
+
+    def last_seq(self, conversation_id: str) -> int:
+        return self._last_seq.get(conversation_id, 0)
+
+    def publish(self, events: Sequence[DurableEvent]) -> None:
+        """Called by the store on the event loop, in commit order. An event that was published
+        before (our own commit, seen again by whoever follows other windows) is passed over."""
+        self.commits += 1
+        for event in events:
+            if event.seq <= self._last_seq.get(event.conversation_id, 0):
+                continue
+            self._last_seq[event.conversation_id] = event.seq
+            for listener in self._listeners:
+                listener(event)
+            self._offer(event)
+
+    def publish_delta(self, delta: Delta) -> None:
+        """Live text; sent under the seq of the last durable event before it."""
+        self.deltas += 1
+        self._offer(delta)
+
+    def _offer(self, event: Event) -> None:
+        for reader in tuple(self._readers.get(event.conversation_id, ())):
+            try:
+                reader.offer(event)
+            except Exception:  # one broken reader must not stop the others, or the store
+                logger.exception("a reader failed")

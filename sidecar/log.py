@@ -1,0 +1,84 @@
+"""Logging: one JSON object a line on stderr, secrets never.
+
+Use the stdlib: `logger.info("agent created", extra={"conversationId": …})`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+Redact = Callable[[str], str]
+
+
+class JsonLines(logging.Formatter):
+    """`{"at", "level", "logger", "message", …extra}`; a traceback under `stack`."""
+
+    def __init__(self, redact: Redact | None = None) -> None:
+        super().__init__()
+        self.redact: Redact = redact or (lambda line: line)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "at": round(record.created * 1000),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update((k, v) for k, v in vars(record).items() if k not in _STANDARD)
+        if record.exc_info:
+            line["stack"] = self.formatException(record.exc_info)
+        return self.redact(json.dumps(line, default=str, ensure_ascii=False))
+
+
+class StderrHandler(logging.StreamHandler[Any]):
+    """Writes to stderr; goes quiet when nobody reads it any more.
+
+    An editor that closed our stderr must not make every log call fail, or log about itself.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], (BrokenPipeError, ValueError, OSError)):
+            self.setStream(_Nowhere())
+        else:
+            super().handleError(record)
+
+
+class _Nowhere:
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        return None
+
+
+def set_up(level: str, redact: Redact | None = None) -> None:
+    """Send the package's logs to stderr. Called once by the composition root."""
+    handler = StderrHandler(sys.stderr)
+    handler.setFormatter(JsonLines(redact))
+    root = logging.getLogger("sidecar")
+    root.handlers[:] = [handler]
+    root.propagate = False
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    logging.getLogger("sidecar").setLevel(level.upper())
+
+
+class Stopwatch:
+    """`with Stopwatch() as watch: …`, then `watch.ms`."""
+
+    def __enter__(self) -> Stopwatch:
+        self._started = time.perf_counter()
+        self.ms = 0.0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ms = round((time.perf_counter() - self._started) * 1000, 3)

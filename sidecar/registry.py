@@ -1,0 +1,78 @@
+"""Who is live, who is idle, who goes next. Plain synchronous bookkeeping: nothing here awaits,
+so every decision is taken on one consistent view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import anyio
+
+from .agent import Agent
+from .lifecycle import AgentState
+
+
+class AgentRegistry:
+    """The live agents of this process, at most `limit` of them.
+
+    A starting agent counts, and so does one that is still closing.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._agents: dict[str, Agent] = {}
+        self._changed = anyio.Event()
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    def __iter__(self) -> Iterator[Agent]:
+        return iter(tuple(self._agents.values()))
+
+    def get(self, conversation_id: str) -> Agent | None:
+        return self._agents.get(conversation_id)
+
+    def add(self, agent: Agent) -> None:
+        assert agent.conversation_id not in self._agents
+        assert self.has_room
+        self._agents[agent.conversation_id] = agent
+
+    def discard(self, agent: Agent) -> None:
+        if self._agents.get(agent.conversation_id) is agent:
+            del self._agents[agent.conversation_id]
+        self.notify()
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._agents) < self.limit
+
+    def least_recently_used(self) -> Agent | None:
+        """The quiescent agent that was used longest ago: the one to make room. Never a busy
+        one; None when all are busy."""
+        return min(
+            (agent for agent in self if agent.is_quiescent),
+            key=lambda agent: agent.last_access,
+            default=None,
+        )
+
+    def surplus(self) -> list[Agent]:
+        """Quiescent agents to close after the limit was lowered."""
+        over = sum(1 for a in self if a.close_reason is None) - self.limit
+        idle = sorted((a for a in self if a.is_quiescent), key=lambda a: a.last_access)
+        return idle[: max(over, 0)]
+
+    def idle_since(self, moment: float) -> list[Agent]:
+        """Quiescent agents whose last use was at `moment` (loop time) or before."""
+        return [agent for agent in self if agent.is_quiescent and agent.last_access <= moment]
+
+    @property
+    def is_quiet(self) -> bool:
+        return all(agent.state is not AgentState.BUSY for agent in self)
+
+    def notify(self) -> None:
+        """Something changed that somebody may wait for: a state, a place, the limit."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def change(self) -> None:
+        """Return at the next `notify`. Waits only; decides nothing."""
+        await self._changed.wait()

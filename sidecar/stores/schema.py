@@ -1,0 +1,174 @@
+"""The tables, and how an older store becomes a current one.
+
+Rows are lean: integer keys inside, our own ids (UUIDs) as 16 bytes, and nothing twice. A part's
+key is its message's key and its index in one number, so that parts need no second index and a
+message's parts lie side by side.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+from ..ids import new_id, now_ms
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+    from sqlite_utils.migrations import Migrations
+
+SCHEMA_VERSION = 1
+"""Kept in `PRAGMA user_version`; every write transaction compares it."""
+
+PART_BITS = 16
+"""A message has at most 65,536 parts."""
+
+FIRST = """
+CREATE TABLE meta (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    store_id TEXT NOT NULL,
+    change_no INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE conversations (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    title TEXT,
+    mode TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    roots TEXT NOT NULL CHECK (json_valid(roots)),
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    archived_at INTEGER,
+    forked_from TEXT CHECK (forked_from IS NULL OR json_valid(forked_from)),
+    message_count INTEGER NOT NULL,
+    queue_length INTEGER NOT NULL,
+    next_ordinal INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    change_no INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    first_seq INTEGER NOT NULL,
+    event_bytes INTEGER NOT NULL
+) STRICT;
+CREATE INDEX conversations_listed ON conversations (archived_at, updated_at);
+CREATE INDEX conversations_changed ON conversations (change_no);
+CREATE TABLE tombstones (
+    change_no INTEGER NOT NULL,
+    conversation_id TEXT NOT NULL,
+    PRIMARY KEY (change_no, conversation_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE messages (
+    key INTEGER PRIMARY KEY,
+    conversation INTEGER NOT NULL REFERENCES conversations (key),
+    ordinal INTEGER NOT NULL,
+    id BLOB NOT NULL UNIQUE,
+    role TEXT NOT NULL,
+    status TEXT NOT NULL,
+    turn BLOB,
+    usage TEXT CHECK (usage IS NULL OR json_valid(usage)),
+    created_at INTEGER NOT NULL,
+    completed_at INTEGER,
+    hidden INTEGER
+) STRICT;
+CREATE INDEX messages_read ON messages (conversation, hidden);
+CREATE TABLE parts (
+    key INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    text TEXT,
+    data TEXT CHECK (data IS NULL OR json_valid(data))
+) STRICT;
+CREATE TABLE chunks (
+    part INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (part, offset)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE queue (
+    key INTEGER PRIMARY KEY,
+    message_id BLOB NOT NULL UNIQUE,
+    conversation INTEGER NOT NULL REFERENCES conversations (key),
+    position INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    prompt TEXT NOT NULL CHECK (json_valid(prompt)),
+    request_key TEXT,
+    turn BLOB,
+    reply INTEGER,
+    generation INTEGER,
+    requested INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    reason TEXT,
+    provider TEXT,
+    enqueued_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX queue_order ON queue (conversation, state, position);
+CREATE INDEX queue_running ON queue (conversation) WHERE state = 'running';
+CREATE TABLE request_keys (
+    conversation INTEGER NOT NULL,
+    request_key TEXT,
+    hash BLOB,
+    message_id BLOB,
+    result TEXT
+) STRICT;
+CREATE UNIQUE INDEX request_keys_used ON request_keys (conversation, request_key)
+    WHERE request_key IS NOT NULL;
+CREATE UNIQUE INDEX request_keys_message ON request_keys (message_id)
+    WHERE message_id IS NOT NULL;
+CREATE TABLE events (
+    conversation INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    PRIMARY KEY (conversation, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE owners (
+    conversation INTEGER PRIMARY KEY,
+    instance TEXT NOT NULL,
+    generation INTEGER NOT NULL
+) STRICT;
+CREATE TABLE instances (
+    id TEXT PRIMARY KEY,
+    pid INTEGER NOT NULL,
+    started_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE to_index (message INTEGER PRIMARY KEY) STRICT;
+CREATE VIEW searchable AS
+    SELECT m.key AS key, (
+        SELECT group_concat(p.text, char(10)) FROM parts p
+        WHERE p.key >= (m.key << 16) AND p.key < ((m.key + 1) << 16)
+            AND p.kind IN ('text', 'steering')
+    ) AS text
+    FROM messages m;
+CREATE VIRTUAL TABLE messages_fts USING fts5 (
+    text, content = 'searchable', content_rowid = 'key',
+    tokenize = 'unicode61 remove_diacritics 2'
+);
+"""
+
+
+def migrations() -> Migrations:
+    """Every step from an empty file to the current schema, in order."""
+    from sqlite_utils.migrations import Migrations
+
+    steps = Migrations("agent-sidecar")
+
+    @steps()
+    def first(db: Database) -> None:
+        create_first(db.conn)
+
+    return steps
+
+
+def create_first(conn: sqlite3.Connection) -> None:
+    # Not `executescript`: it would commit the migration's transaction.
+    for statement in FIRST.split(";\n"):
+        if statement.strip():
+            conn.execute(statement)
+    conn.execute("INSERT INTO meta VALUES (1, ?, 0, ?)", (new_id(), now_ms()))
+
+
+def migrate(conn: sqlite3.Connection) -> None:
+    """Bring the store up to date; one transaction per step. The caller holds the writer lock."""
+    from sqlite_utils import Database
+
+    migrations().apply(Database(conn, execute_plugins=False))
+    conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -1,0 +1,99 @@
+"""Finding words in messages. The index is kept up off the hot path: a turn only notes which
+messages are new, and whoever searches first has them indexed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from ..interfaces import SearchHit, SearchResult
+from .rows import get_conversation, unpack_id
+from .write import Write
+
+INDEX_STEP = 200
+"""Messages indexed in one transaction, so that nobody waits long for the writer."""
+
+
+def note(conn: sqlite3.Connection, messages: Iterable[int]) -> None:
+    """Have these messages indexed when there is time."""
+    conn.executemany(
+        "INSERT OR IGNORE INTO to_index (message) VALUES (?)", [(key,) for key in messages]
+    )
+
+
+def has_pending(conn: sqlite3.Connection) -> bool:
+    return conn.execute("SELECT 1 FROM to_index LIMIT 1").fetchone() is not None
+
+
+def index_some(write: Write) -> bool:
+    """Index the next messages; False when there are no more."""
+    conn = write.conn
+    keys = conn.execute(
+        "SELECT message FROM to_index ORDER BY message LIMIT ?", (INDEX_STEP,)
+    ).fetchall()
+    conn.executemany(
+        "INSERT INTO messages_fts (rowid, text) "
+        "SELECT key, text FROM searchable WHERE key = ? AND text IS NOT NULL",
+        keys,
+    )
+    conn.executemany("DELETE FROM to_index WHERE message = ?", keys)
+    return len(keys) == INDEX_STEP
+
+
+def unindex(conn: sqlite3.Connection, messages: Sequence[int]) -> None:
+    """Forget messages. Comes before their parts are deleted: the index has to be told what it
+    holds."""
+    for key in messages:
+        if conn.execute("DELETE FROM to_index WHERE message = ?", (key,)).rowcount == 0:
+            conn.execute(
+                "INSERT INTO messages_fts (messages_fts, rowid, text) SELECT 'delete', key, text "
+                "FROM searchable WHERE key = ? AND text IS NOT NULL",
+                (key,),
+            )
+
+
+def search(
+    conn: sqlite3.Connection, query: str, conversation_id: str | None, limit: int
+) -> SearchResult:
+    terms = _terms(query)
+    where, params = "", []
+    if conversation_id is not None:
+        row = get_conversation(conn, conversation_id)
+        low, high = conn.execute(
+            "SELECT min(key), max(key) FROM messages WHERE conversation = ?", (row.key,)
+        ).fetchone()
+        where = "AND f.rowid BETWEEN ? AND ? AND m.conversation = ?"
+        params = [low, high, row.key]
+    if not terms:
+        return SearchResult(hits=())
+    rows = conn.execute(
+        f"""
+        SELECT c.id, c.title, m.id, m.role, snippet(messages_fts, 0, char(2), char(3), '…', 24),
+            m.created_at
+        FROM messages_fts f CROSS JOIN messages m ON m.key = f.rowid
+            CROSS JOIN conversations c ON c.key = m.conversation
+        WHERE messages_fts MATCH ? {where} AND m.hidden IS NULL
+        ORDER BY f.rowid DESC LIMIT ?
+        """,
+        (terms, *params, limit),
+    )
+    return SearchResult(
+        hits=tuple(
+            SearchHit(
+                conversation_id=conversation,
+                title=title,
+                message_id=unpack_id(message),
+                role=role,
+                snippet=snippet,
+                created_at=created_at,
+            )
+            for conversation, title, message, role, snippet, created_at in rows
+        )
+    )
+
+
+def _terms(query: str) -> str:
+    """What the user typed as quoted words, the last one as a beginning: never as syntax."""
+    words = ['"' + word.replace('"', '""') + '"' for word in query.replace("\0", " ").split()]
+    words = [word for word in words if any(char.isalnum() for char in word)]
+    return " ".join(words) + "*" if words else ""

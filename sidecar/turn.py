@@ -1,0 +1,263 @@
+"""One prompt turn: call the model, run its tools, call it again, until it stops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+
+from .conversations import (
+    AgentMode,
+    Message,
+    MessageStatus,
+    QueueState,
+    SteeringPart,
+    StopReason,
+    ToolCallPart,
+    ToolResultPart,
+    TurnError,
+    Usage,
+)
+from .errors import AgentError, MessageProcessingFailed, NetworkError
+from .interfaces import (
+    ConversationStore,
+    ModelProvider,
+    ModelRequest,
+    ModelStop,
+    ModelUsage,
+    StartedTurn,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolOutput,
+    TurnOutcome,
+)
+from .reply import Flusher, Reply
+from .retry import attempts, is_transient
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_STEPS = 50
+"""Model calls in one turn. A model that still wants tools after that is going in circles."""
+
+STATUS_OF: dict[StopReason, tuple[MessageStatus, QueueState]] = {
+    StopReason.END_TURN: (MessageStatus.COMPLETE, QueueState.DONE),
+    StopReason.MAX_TOKENS: (MessageStatus.COMPLETE, QueueState.DONE),
+    StopReason.REFUSAL: (MessageStatus.COMPLETE, QueueState.DONE),
+    StopReason.CANCELLED: (MessageStatus.CANCELLED, QueueState.CANCELLED),
+    StopReason.INTERRUPTED: (MessageStatus.INTERRUPTED, QueueState.INTERRUPTED),
+    StopReason.ERROR: (MessageStatus.ERROR, QueueState.FAILED),
+}
+
+INSTRUCTIONS: dict[AgentMode, str] = {
+    AgentMode.CHAT: (
+        "You answer questions about the user's workspace. You can read, list and search it; "
+        "you cannot change it. Quote passages as path:line."
+    ),
+    AgentMode.BUILD: (
+        "You change the user's workspace as asked, in small steps, and say what you did. Every "
+        "edit and every command is shown to the user for approval first."
+    ),
+    AgentMode.FEEDBACK: (
+        "You review the files that you are given. Name findings with their severity and "
+        "path:line. You change nothing."
+    ),
+}
+
+
+class Turn:
+    """Runs one started queue entry. `run` returns why the turn ended; what the turn has made so
+    far is in `reply` and `usage` at any moment, so that it can be kept when it is cancelled."""
+
+    def __init__(
+        self,
+        started: StartedTurn,
+        reply: Reply,
+        *,
+        mode: AgentMode,
+        settings: Settings,
+        provider: ModelProvider,
+        tools: Mapping[str, Tool],
+        history: Sequence[Message],
+        store: ConversationStore,
+        flusher: Flusher,
+    ) -> None:
+        self.started = started
+        self.reply = reply
+        self.usage: Usage | None = None
+        self._mode = mode
+        self._settings = settings
+        self._provider = provider
+        self._tools = tools
+        self._history = history
+        self._store = store
+        self._flusher = flusher
+        self._steered = False
+        self._begun = False
+
+    async def run(self) -> StopReason:
+        """Raises `AgentError`; anything else a provider raises becomes one."""
+        await self._store.request_started(self.started.entry.conversation_id, self.started.turn_id)
+        try:
+            for _ in range(MAX_STEPS):
+                self._steered = False
+                stop, calls = await self._call_model()
+                for call in calls:
+                    await self._run_tool(call)
+                if not calls and not self._steered:
+                    return _stop_reason(stop)
+        except AgentError:
+            raise
+        except Exception as error:
+            logger.exception("the provider failed in a way it does not announce")
+            raise MessageProcessingFailed(
+                "The provider failed unexpectedly.", hint="The log has the cause."
+            ) from error
+        raise MessageProcessingFailed(
+            f"The model asked for tools {MAX_STEPS} times without coming to an end.",
+            hint="Ask again with a narrower question.",
+        )
+
+    async def steer(self, text: str) -> None:
+        """Let the model read `text` before its next step; one more step is made if needed."""
+        index = self.reply.add(SteeringPart(text=text))
+        self._steered = True
+        entry = self.started.entry
+        await self._store.steer(
+            entry.conversation_id, self.started.turn_id, self.started.reply_id, index, text
+        )
+
+    def outcome(self, reason: StopReason, error: TurnError | None = None) -> TurnOutcome:
+        status, queue_state = STATUS_OF[reason]
+        return TurnOutcome(
+            stop_reason=reason,
+            status=status,
+            queue_state=queue_state,
+            parts=self.reply.parts,
+            usage=self.usage,
+            error=error,
+        )
+
+    async def _call_model(self) -> tuple[ModelStop, list[ToolCall]]:
+        def is_retryable(error: BaseException) -> bool:
+            # Text that the reader has seen cannot be taken back by asking once more.
+            return is_transient(error) and not self._begun
+
+        policy = self._settings.retry
+        async for attempt in attempts(policy, "model request", is_retryable=is_retryable):
+            with attempt:
+                return await self._stream_once()
+        raise AssertionError("attempts() either yields or raises")
+
+    async def _stream_once(self) -> tuple[ModelStop, list[ToolCall]]:
+        calls: list[ToolCall] = []
+        stop: ModelStop | None = None
+        self._begun = False
+        async with aclosing(self._provider.stream(self._request())) as events:  # type: ignore[type-var]  # an async generator, as promised
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    self._begun = True
+                    self.reply.append(event.kind, event.text)
+                    self._flusher.notice(self.reply)
+                elif isinstance(event, ToolCall):
+                    self._begun = True
+                    calls.append(event)
+                elif isinstance(event, ModelUsage):
+                    self.usage = _sum(self.usage, event.usage)
+                else:
+                    stop = event
+        if stop is None:
+            raise NetworkError("The answer broke off before its end.")
+        return stop, calls
+
+    def _request(self) -> ModelRequest:
+        prompt = self.started.entry.prompt
+        instructions = INSTRUCTIONS[self._mode]
+        if prompt.system_instruction:
+            instructions = f"{instructions}\n\n{prompt.system_instruction}"
+        return ModelRequest(
+            instructions=instructions,
+            history=self._history,
+            prompt=prompt,
+            steps=self.reply.parts,
+            tools=[tool.spec for tool in self._tools.values()],
+            settings=prompt.settings,
+        )
+
+    async def _run_tool(self, call: ToolCall) -> None:
+        entry, turn_id, reply_id = self.started.entry, self.started.turn_id, self.started.reply_id
+        await self._flusher.flush((self.reply,))
+        part = self.reply.add(
+            ToolCallPart(
+                tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments
+            )
+        )
+        await self._store.tool_started(entry.conversation_id, turn_id, reply_id, part, call)
+        output = await self._tool_output(call)
+        part = self.reply.add(
+            ToolResultPart(
+                tool_call_id=call.tool_call_id, content=output.content, is_error=output.is_error
+            )
+        )
+        await self._store.tool_finished(
+            entry.conversation_id, turn_id, reply_id, part, call.tool_call_id, output
+        )
+
+    async def _tool_output(self, call: ToolCall) -> ToolOutput:
+        tool = self._tools.get(call.name)
+        if tool is None:
+            known = ", ".join(self._tools) or "none"
+            return ToolOutput(f"There is no tool '{call.name}'. Tools: {known}.", is_error=True)
+        if not tool.reads_only:
+            return ToolOutput(f"'{call.name}' is not allowed in this mode.", is_error=True)
+        try:
+            return await tool.run(call.arguments)
+        except Exception:
+            logger.exception("a tool failed", extra={"tool": call.name})
+            return ToolOutput(f"'{call.name}' failed unexpectedly.", is_error=True)
+
+
+def _stop_reason(stop: ModelStop) -> StopReason:
+    if stop.reason == "maxTokens":
+        return StopReason.MAX_TOKENS
+    return StopReason.REFUSAL if stop.reason == "refusal" else StopReason.END_TURN
+
+
+def _sum(total: Usage | None, more: Usage) -> Usage:
+    """Usage of several model calls. A figure stays unknown only while no call gave it."""
+    if total is None:
+        return more
+
+    def add(a: int | None, b: int | None) -> int | None:
+        return b if a is None else a if b is None else a + b
+
+    return Usage(
+        **{name: add(getattr(total, name), getattr(more, name)) for name in Usage.__struct_fields__}
+    )
+
+
+def turn_error(error: AgentError) -> TurnError:
+    """What a client is told of a failed turn."""
+    return TurnError(
+        type=error.type,
+        message=error.message,
+        retryable=error.retryable,
+        hint=error.hint,
+        attempts=error.attempts,
+    )
+
+
+def error_of(failed: TurnError, conversation_id: str) -> AgentError:
+    """The `AgentError` a waiting caller gets for a stored `TurnError`."""
+    from .errors import ALL_ERRORS
+
+    by_type = {kind.type: kind for kind in ALL_ERRORS}
+    return by_type.get(failed.type, MessageProcessingFailed)(
+        failed.message,
+        conversation_id=conversation_id,
+        hint=failed.hint,
+        retryable=failed.retryable,
+        attempts=failed.attempts,
+    )
+
