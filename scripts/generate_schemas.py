@@ -53,29 +53,21 @@ def _pretty(value: Any, depth: int, taken: int) -> str:
     return f"{opening}\n" + ",\n".join(lines) + f"\n{'  ' * depth}{closing}"
 
 
-def differing(root: Path) -> list[str]:
-    """The generated files that are absent or hold something else."""
-    return [path for path, text in generated().items() if _read(root / path) != text]
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
-
-
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description="Generate schemas/ and protocol.ts.")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if outdated")
     check = parser.parse_args(arguments).check
-    outdated = differing(root)
-    for path in outdated:
-        print(f"{path} differs" if check else f"{path} written")
-    if check:
-        return 1 if outdated else 0
-    for path, text in generated().items():
-        if path in outdated:
+    outdated = {path: text for path, text in generated().items() if _read(root / path) != text}
+    for path, text in outdated.items():
+        if not check:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text, encoding="utf-8", newline="\n")
-    return 0
+        print(f"{path} differs" if check else f"{path} written")
+    return 1 if check and outdated else 0
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 if __name__ == "__main__":

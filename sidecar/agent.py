@@ -74,8 +74,10 @@ class Agent:
 
     @property
     def is_quiescent(self) -> bool:
-        """Nothing would be lost by closing it now: it has no turn and is not taking one."""
-        return self.state is AgentState.IDLE and self.close_reason is None
+        """Nothing would be lost by closing it now: it has no turn and was not told of work."""
+        return (
+            self.state is AgentState.IDLE and self.close_reason is None and not self._wake.is_set()
+        )
 
     @property
     def is_live(self) -> bool:
@@ -188,9 +190,7 @@ class Agent:
             return False
         self.turns += 1
         self.touch()
-        reply = Reply(
-            self._host.journal, self.conversation_id, started.turn_id, started.reply_id
-        )
+        reply = Reply(self._host.journal, self.conversation_id, started.turn_id, started.reply_id)
         self.turn = Turn(
             started,
             reply,
@@ -305,4 +305,3 @@ class Agent:
     def _move(self, event: str) -> None:
         self.state = after(self.state, event)
         self._host.agent_moved(self)
-

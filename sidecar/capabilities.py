@@ -79,6 +79,4 @@ class Grants:
         self._given.discard((from_id, to_id, capability))
 
     def allow(self, from_id: str, to_id: str, capability: str | None) -> bool:
-        return not self._given.isdisjoint(
-            {(from_id, to_id, None), (from_id, to_id, capability)}
-        )
+        return not self._given.isdisjoint({(from_id, to_id, None), (from_id, to_id, capability)})

@@ -13,6 +13,7 @@ import msgspec
 
 from .conversations import (
     AgentMode,
+    ContextFile,
     Conversation,
     JsonObject,
     Message,
@@ -345,8 +346,11 @@ class ConversationStore(Protocol):
         """The entries that have not ended: running first, then queued in order, then parked."""
         ...
 
-    async def update_entry(self, message_id: str, prompt: Prompt) -> QueueEntry:
-        """Replace a queued entry's prompt. Raises `InvalidState` once it runs."""
+    async def update_entry(
+        self, message_id: str, input: str, context_files: tuple[ContextFile, ...] | None = None
+    ) -> QueueEntry:
+        """Replace what a queued prompt says, and its files if given. Raises `InvalidState` once
+        it runs."""
         ...
 
     async def reorder(self, message_id: str, position: int) -> Sequence[QueueEntry]: ...
@@ -365,6 +369,12 @@ class ConversationStore(Protocol):
 
     async def waiting(self) -> Mapping[str, int]:
         """Conversations with queued entries and how many each has."""
+        ...
+
+    # owners
+    async def take_over(self, conversation_id: str, *, force: bool) -> None:
+        """Make this process the owner. Raises `Conflict` while another live one is, unless
+        `force`; what that one still writes is refused from then on."""
         ...
 
     # turns; all of these raise `InvalidState` when `turn_id` is not the running turn any more

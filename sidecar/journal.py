@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import anyio
 import msgspec
 
 from .events import CatchUp, Delta, DurableEvent, Event, Missing, utf16_length
@@ -33,6 +34,12 @@ class Subscription:
             self._deliver(event)
         else:
             self._held.append(event)
+
+    def start(self) -> None:
+        """Deliver from here on, without a catch-up."""
+        held, self._held = self._held or [], None
+        for event in held:
+            self._deliver(event)
 
     def release(self, caught_up: CatchUp) -> None:
         """Deliver what was held back and is not in `caught_up`, then everything as it comes."""
@@ -72,6 +79,8 @@ class Journal:
         self._readers: dict[str, list[Subscription]] = {}
         self._listeners: list[Listener] = []
         self._last_seq: dict[str, int] = {}
+        self.changed = anyio.Event()
+        """Set, and replaced, at the next commit."""
         self.deltas = 0
         self.commits = 0
 
@@ -103,8 +112,11 @@ class Journal:
 
     def publish(self, events: Sequence[DurableEvent]) -> None:
         """Called by the store on the event loop, in commit order. An event that was published
-        before (our own commit, seen again by whoever follows other windows) is passed over."""
+        before (our own commit, seen again by whoever follows other windows) is passed over. A
+        commit without events (a new conversation, a deleted one) is published too."""
         self.commits += 1
+        self.changed.set()
+        self.changed = anyio.Event()
         for event in events:
             if event.seq <= self._last_seq.get(event.conversation_id, 0):
                 continue

@@ -1,7 +1,7 @@
 """The life of an agent, as one table. Everything that affects an agent's state is here.
 
-    NEW → STARTING → IDLE ⇄ BUSY → CLOSING → CLOSED
-               └──────→ FAILED ←──────┘
+NEW → STARTING → IDLE ⇄ BUSY → CLOSING → CLOSED
+           └──────→ FAILED ←──────┘
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -35,6 +35,20 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["stack"] = self.formatException(record.exc_info)
         return self.redact(json.dumps(line, default=str, ensure_ascii=False))
+
+
+class Redactor:
+    """Replaces every secret that was ever in use wherever it turns up in a log line."""
+
+    def __init__(self, in_use: Callable[[], Iterable[str]]) -> None:
+        self._in_use = in_use
+        self._seen: set[str] = set()
+
+    def __call__(self, line: str) -> str:
+        self._seen.update(self._in_use())
+        for secret in self._seen:
+            line = line.replace(secret, "<secret>")
+        return line
 
 
 class StderrHandler(logging.StreamHandler[Any]):

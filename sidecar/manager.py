@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import anyio
 import msgspec
 
+from . import log
 from .agent import Agent
 from .capabilities import AgentCapability
 from .communication import AgentCommunication, answer_to
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 ABORT_GRACE = 1.5
 """Seconds a hung turn gets to end by itself before it is given up; abort has two in all."""
+FINAL = frozenset({"disposed", "disposed with all", "deleted", "shutdown"})
+"""Reasons to close an agent after which its queue waits for the user."""
 SLOW_SWITCH_MS = 500
 """Seed 003: a switch that takes longer is logged as a warning."""
 
@@ -378,9 +381,7 @@ class AgentManager:
         origin = asking.turn.started.entry.prompt.origin if asking and asking.turn else None
         chain = origin.chain if origin else ()
         prompt = await self.communication.message(from_id, to_id, text, capability, chain)
-        return await self.enqueue(
-            to_id, prompt, request_key=request_key, params_hash=params_hash
-        )
+        return await self.enqueue(to_id, prompt, request_key=request_key, params_hash=params_hash)
 
     # ---- conversations ----
 
@@ -443,6 +444,7 @@ class AgentManager:
             return SettingsUpdate(critical, problems=tuple(found))
         self.pool.config = new
         self.pool.enforce_limit()
+        log.set_level(new.settings.log_level)
         done, deferred = await self.reinitialize_agents(force=force) if critical else (0, 0)
         logger.info(
             "settings updated",
@@ -549,11 +551,11 @@ class AgentManager:
             self._agent_moved(agent)
 
     def _agent_moved(self, agent: Agent) -> None:
-        """Something of the agent's public state changed. What ended with work left in its queue
-        is scheduled again: with new settings, it is taken up by a new agent."""
+        """Something of the agent's public state changed. Work that reached an agent when it was
+        already closing is not stranded with it: the pool looks at its queue again."""
         self._moved[agent.conversation_id] = agent
         self._news.set()
-        if not agent.is_live and agent.close_reason == "settings changed":
+        if not agent.is_live and agent.error is None and agent.close_reason not in FINAL:
             self.pool.schedule(agent.conversation_id)
 
     async def _announce(self) -> None:
@@ -590,4 +592,3 @@ class AgentManager:
 
 def failure(conversation_id: str, error: AgentError) -> Failure:
     return Failure(conversation_id=conversation_id, type=error.type, message=error.message)
-

@@ -65,7 +65,6 @@ class AgentPool:
         self._on_turn_ended = on_turn_ended
         self._ready: dict[str, None] = {}
         self._held: dict[str, None] = {}
-        self._work = anyio.Event()
         self._tasks: TaskGroup | None = None
 
     async def run(self) -> None:
@@ -111,7 +110,7 @@ class AgentPool:
                 elif agent is not None:
                     await agent.ended.wait()
                 else:
-                    await self.registry.change()
+                    await self.registry.changed.wait()
         raise LimitReached(
             f"All {self.registry.limit} agents are busy.",
             conversation_id=conversation.conversation_id,
@@ -126,9 +125,8 @@ class AgentPool:
             return agent
         if self.registry.has_room:
             return self._spawn(conversation)
-        if not any(a.close_reason for a in self.registry) and (
-            victim := self.registry.least_recently_used()
-        ):
+        making_room = any(a.close_reason and a.turn is None for a in self.registry)
+        if not making_room and (victim := self.registry.least_recently_used()):
             victim.close("least recently used", now=False)
         return None
 
@@ -173,7 +171,7 @@ class AgentPool:
             agent.wake()
         else:
             self._ready[conversation_id] = None
-            self._work.set()
+            self.registry.notify()
 
     def unschedule(self, conversation_id: str) -> None:
         self._ready.pop(conversation_id, None)
@@ -186,11 +184,10 @@ class AgentPool:
             self.schedule(conversation_id)
 
     async def _place_ready(self) -> None:
-        """Give each conversation with work an agent as places come free, in order."""
+        """Give each conversation with work an agent as places come free, in order. Waits for
+        no single agent: one that does not end holds up nobody but its own conversation."""
         while True:
-            if not self._ready:
-                self._work = anyio.Event()
-                await self._work.wait()
+            changed = self.registry.changed
             for conversation_id in tuple(self._ready):
                 try:
                     await self._place(conversation_id)
@@ -200,24 +197,25 @@ class AgentPool:
                         "queued prompts cannot run",
                         extra={"conversationId": conversation_id, "cause": error.message},
                     )
+            await changed.wait()
 
     async def _place(self, conversation_id: str) -> None:
         conversation = await self._workable(conversation_id)
-        while conversation is not None and conversation_id in self._ready:
-            agent = self._agent_or_place(conversation)
-            if agent is not None and agent.accepts_work:
-                self._ready.pop(conversation_id, None)
-                agent.wake()
-            elif agent is not None:
-                await agent.ended.wait()
-            else:
-                await self.registry.change()
+        if conversation is None or conversation_id not in self._ready:
+            return
+        agent = self._agent_or_place(conversation)
+        if agent is not None and agent.accepts_work:
+            self._ready.pop(conversation_id, None)
+            agent.wake()
 
     async def _workable(self, conversation_id: str) -> Conversation | None:
         """The conversation, if its queue could run now; else it is dropped or held back."""
         try:
             conversation = await self.store.get(conversation_id)
         except NotFound:
+            self._ready.pop(conversation_id, None)
+            return None
+        if not conversation.queue_length:
             self._ready.pop(conversation_id, None)
             return None
         if problems(self.config):
@@ -264,7 +262,7 @@ class AgentPool:
     async def quiet(self) -> None:
         """Return when no turn runs."""
         while not self.registry.is_quiet:
-            await self.registry.change()
+            await self.registry.changed.wait()
 
     async def close_all(self, reason: str, *, turn_end: StopReason) -> None:
         """End every turn and close every agent; nothing new is started."""

@@ -20,7 +20,8 @@ class AgentRegistry:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._agents: dict[str, Agent] = {}
-        self._changed = anyio.Event()
+        self.changed = anyio.Event()
+        """Set, and replaced, at the next `notify`: take it before you look, wait for it after."""
 
     def __len__(self) -> int:
         return len(self._agents)
@@ -69,10 +70,6 @@ class AgentRegistry:
         return all(agent.state is not AgentState.BUSY for agent in self)
 
     def notify(self) -> None:
-        """Something changed that somebody may wait for: a state, a place, the limit."""
-        self._changed.set()
-        self._changed = anyio.Event()
-
-    async def change(self) -> None:
-        """Return at the next `notify`. Waits only; decides nothing."""
-        await self._changed.wait()
+        """Something changed that somebody may wait for: a state, a place, the limit, work."""
+        self.changed.set()
+        self.changed = anyio.Event()

@@ -47,7 +47,9 @@ class Reply:
     once, so what the journal sends and what the store keeps agree.
     """
 
-    def __init__(self, journal: Journal, conversation_id: str, turn_id: str, message_id: str) -> None:
+    def __init__(
+        self, journal: Journal, conversation_id: str, turn_id: str, message_id: str
+    ) -> None:
         self.conversation_id = conversation_id
         self.turn_id = turn_id
         self.message_id = message_id
@@ -139,9 +141,7 @@ class Flusher:
     is tried again, and `on_degraded` hears of the first failure and of the recovery only.
     """
 
-    def __init__(
-        self, store: ConversationStore, on_degraded: Callable[[str | None], None]
-    ) -> None:
+    def __init__(self, store: ConversationStore, on_degraded: Callable[[str | None], None]) -> None:
         self._store = store
         self._on_degraded = on_degraded
         self._replies: dict[str, Reply] = {}

@@ -102,6 +102,11 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     anthropic_api_key: Secret | None = None
     openai_api_key: Secret | None = None
 
+    def revealed(self) -> list[str]:
+        """The values themselves, for whoever has to keep them out of something."""
+        present = (getattr(self, name) for name in self.__struct_fields__)
+        return [secret.reveal() for secret in present if secret is not None]
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Settings and the secrets that belong to them, never mixed with another pair's."""
@@ -190,7 +195,8 @@ def _given(patch: msgspec.Struct) -> dict[str, Any]:
 
 def public(settings: Settings) -> dict[str, Any]:
     """The settings as `settings/get` shows them: never a secret."""
-    return msgspec.to_builtins(settings)
+    shown: dict[str, Any] = msgspec.to_builtins(settings)
+    return shown
 
 
 _KEY_NEEDED = {

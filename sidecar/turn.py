@@ -189,9 +189,7 @@ class Turn:
         entry, turn_id, reply_id = self.started.entry, self.started.turn_id, self.started.reply_id
         await self._flusher.flush((self.reply,))
         part = self.reply.add(
-            ToolCallPart(
-                tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments
-            )
+            ToolCallPart(tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments)
         )
         await self._store.tool_started(entry.conversation_id, turn_id, reply_id, part, call)
         output = await self._tool_output(call)
@@ -260,4 +258,3 @@ def error_of(failed: TurnError, conversation_id: str) -> AgentError:
         retryable=failed.retryable,
         attempts=failed.attempts,
     )
-

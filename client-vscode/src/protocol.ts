@@ -90,6 +90,13 @@ export interface AgentList {
  */
 export type AgentMode = "build" | "chat" | "feedback";
 
+/** Set on a prompt that an agent sent: the conversations that asked one another, first to last. */
+export interface AgentOrigin {
+  chain: string[];
+  /** @default false */
+  isReply?: boolean;
+}
+
 export interface Allowed {
   allowed: boolean;
   reason: string;
@@ -550,7 +557,7 @@ export interface Problem {
   hint: string;
 }
 
-/** What a user asks of an agent in one go. */
+/** What a user, or another agent, asks of an agent in one go. */
 export interface Prompt {
   input: string;
   contextFiles?: ContextFile[];
@@ -559,6 +566,7 @@ export interface Prompt {
   /** @default false */
   isPersonaChat?: boolean;
   personaId?: string | null;
+  origin?: AgentOrigin | null;
 }
 
 export interface ProviderStatus {

@@ -129,20 +129,22 @@ def list_page(
 
 def list_changes(conn: sqlite3.Connection, since: int, limit: int) -> ConversationList:
     """What changed after `since`, oldest change first. When there is more than `limit`, the
-    answer's `change_no` is that of the last row, to be asked from next."""
+    answer's `change_no` is that of the last row, to be asked from next; rows of one commit are
+    never separated."""
+    full = conn.execute(
+        "SELECT change_no FROM conversations WHERE change_no > ? "
+        "ORDER BY change_no LIMIT 1 OFFSET ?",
+        (since, limit - 1),
+    ).fetchone()
+    until = change_no(conn) if full is None else int(full[0])
     rows = [
         ConversationRow(*row)
         for row in conn.execute(
-            f"SELECT {CONVERSATION} FROM conversations WHERE change_no > ? "
-            "ORDER BY change_no LIMIT ?",
-            (since, limit + 1),
+            f"SELECT {CONVERSATION} FROM conversations WHERE change_no > ? AND change_no <= ? "
+            "ORDER BY change_no",
+            (since, until),
         )
     ]
-    until = change_no(conn)
-    if len(rows) > limit:
-        until = rows[limit].change_no - 1
-        rows = [row for row in rows if row.change_no <= until] or rows
-        until = max(until, rows[-1].change_no)
     deleted = conn.execute(
         "SELECT conversation_id FROM tombstones WHERE change_no > ? AND change_no <= ?",
         (since, until),

@@ -8,16 +8,21 @@ test under a virtual clock stays deterministic.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
 
+from ..errors import AgentError, StoreUnavailable
+
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Lane(Protocol):
@@ -27,6 +32,10 @@ class Lane(Protocol):
         A caller that is cancelled before `work` began revokes it. Once begun, `work` is waited
         for and its result returned; the cancellation arrives at the caller's next await.
         """
+        ...
+
+    def post(self, work: Callable[[], object]) -> None:
+        """Do `work` some time; nobody waits for it, and a failure is only logged."""
         ...
 
     async def aclose(self) -> None:
@@ -42,13 +51,16 @@ class InlineLane:
             then(result)
         return result
 
+    def post(self, work: Callable[[], object]) -> None:
+        _do_logged(work)
+
     async def aclose(self) -> None:
         await anyio.lowlevel.checkpoint()
 
 
 class ThreadLane:
     def __init__(self, name: str) -> None:
-        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
@@ -59,10 +71,13 @@ class ThreadLane:
     async def run(self, work: Callable[[], T], then: Callable[[T], None] | None = None) -> T:
         await anyio.lowlevel.checkpoint_if_cancelled()
         if self._closed:
-            raise RuntimeError("this lane is closed")
+            raise closed()
         job = _Job(work, then)
-        self._jobs.put(job)
+        self._jobs.put(job.do)
         return await job.outcome()
+
+    def post(self, work: Callable[[], object]) -> None:
+        self._jobs.put(lambda: _do_logged(work))
 
     async def aclose(self) -> None:
         if not self._closed:
@@ -73,7 +88,18 @@ class ThreadLane:
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job.do()
+            job()
+
+
+def closed() -> StoreUnavailable:
+    return StoreUnavailable("The store is closed.", retryable=False)
+
+
+def _do_logged(work: Callable[[], object]) -> None:
+    try:
+        work()
+    except AgentError:
+        _log.warning("housekeeping of the store failed", exc_info=True)
 
 
 class _Job(Generic[T]):
@@ -84,7 +110,7 @@ class _Job(Generic[T]):
         self._then = then
         self._loop = asyncio.get_running_loop()
         self._finished = anyio.Event()
-        # Held by whoever comes first: the thread to begin, or the caller to revoke. Never given back.
+        # Taken once: by the thread to begin, or by the caller to revoke.
         self._claim = threading.Lock()
         self._result: T
         self._error: BaseException | None = None

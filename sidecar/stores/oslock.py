@@ -78,10 +78,11 @@ class OsLock:
 
 def is_free(path: Path) -> bool:
     """Whether nobody holds the lock on `path`; a file that is not there is held by nobody."""
-    if not path.exists():
-        return True
-    lock = OsLock(path)
     try:
-        return lock.try_acquire()
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        return _try_lock(fd)
     finally:
-        lock.close()
+        os.close(fd)

@@ -263,9 +263,7 @@ def reorder(write: Write, message_id: str, position: int) -> Sequence[QueueEntry
             [(place, key) for place, key in enumerate(keys, 1)],
         )
         reason = _entry(conn, found).reason
-        write.emit(
-            found.row, QueueChanged(message_id=message_id, state=found.state, reason=reason)
-        )
+        write.emit(found.row, QueueChanged(message_id=message_id, state=found.state, reason=reason))
     return entries(conn, found.row)
 
 
@@ -315,9 +313,7 @@ _RETRYABLE = (QueueState.FAILED, QueueState.CANCELLED, QueueState.INTERRUPTED, Q
 def retry(write: Write, message_id: str) -> Receipt:
     found = _find(write, message_id)
     if found.state not in _RETRYABLE:
-        raise InvalidState(
-            "This prompt has not ended yet.", conversation_id=found.row.id
-        )
+        raise InvalidState("This prompt has not ended yet.", conversation_id=found.row.id)
     if found.state == QueueState.PARKED:
         _end_unrun(write, found)
     # The old row goes: one entry can be tried again once, however often it is asked for.
@@ -327,5 +323,8 @@ def retry(write: Write, message_id: str) -> Receipt:
 
 def waiting(conn: sqlite3.Connection) -> dict[str, int]:
     return dict(
-        conn.execute("SELECT id, queue_length FROM conversations WHERE queue_length > 0")
+        conn.execute(
+            "SELECT c.id, count(*) FROM queue q JOIN conversations c ON c.key = q.conversation "
+            "WHERE q.state = 'queued' GROUP BY q.conversation"
+        )
     )

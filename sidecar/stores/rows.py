@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ from ..errors import InvalidState, NotFound
 from .schema import PART_BITS
 
 to_json = msgspec.json.Encoder().encode
-_part_from = msgspec.json.Decoder(Part).decode
+_parts = msgspec.json.Decoder(Part)
 _usage_from = msgspec.json.Decoder(Usage).decode
 _prompt_from = msgspec.json.Decoder(Prompt).decode
 _roots_from = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -155,13 +156,17 @@ def part_row(part: Part) -> PartRow:
     return kind, None, to_json(part).decode()
 
 
-_TEXTS = {"text": TextPart, "thinking": ThinkingPart, "steering": SteeringPart}
+_TEXTS: dict[str, type[TextPart | ThinkingPart | SteeringPart]] = {
+    "text": TextPart,
+    "thinking": ThinkingPart,
+    "steering": SteeringPart,
+}
 
 
 def part_value(kind: str, text: str | None, data: str | None) -> Part:
     if made := _TEXTS.get(kind):
         return made(text=text or "")
-    part = _part_from(data or "")
+    part: Part = _parts.decode(data or "")
     if isinstance(part, ToolResultPart):
         return msgspec.structs.replace(part, content=text or "")
     return part
@@ -288,10 +293,9 @@ def make_cursor(*numbers: int) -> str:
 
 
 def read_cursor(cursor: str) -> tuple[int, int]:
-    try:
-        first, second = base64.urlsafe_b64decode(cursor.encode()).decode().split(".")
-        return int(first), int(second)
-    except ValueError:
-        raise InvalidState(
-            "This cursor is not one of ours.", hint="Start again without a cursor."
-        ) from None
+    with suppress(ValueError):
+        first, second = map(int, base64.urlsafe_b64decode(cursor.encode()).decode().split("."))
+        # The way back tells what was only decoded leniently.
+        if make_cursor(first, second) == cursor and max(abs(first), abs(second)) < 1 << 63:
+            return first, second
+    raise InvalidState("This cursor is not one of ours.", hint="Start again without a cursor.")

@@ -37,9 +37,7 @@ from .write import Write
 _VISIBLE = "SELECT * FROM messages WHERE conversation = ? AND hidden IS NULL"
 
 
-def page(
-    conn: sqlite3.Connection, conversation_id: str, cursor: str | None, limit: int
-) -> Page:
+def page(conn: sqlite3.Connection, conversation_id: str, cursor: str | None, limit: int) -> Page:
     row = get_conversation(conn, conversation_id)
     before = None
     if cursor is not None:
@@ -80,21 +78,19 @@ def following(
     )
 
 
-def rewind(
-    write: Write, conversation_id: str, to_message_id: str | None, preview: bool
+def to_hide(
+    conn: sqlite3.Connection, conversation_id: str, to_message_id: str | None
 ) -> tuple[str, ...]:
-    row = write.conversation(conversation_id)
-    conn = write.conn
-    after = -1 if to_message_id is None else visible_key(conn, row, to_message_id)
-    hidden = conn.execute(
-        "SELECT id FROM messages WHERE conversation = ? AND hidden IS NULL AND key > ? "
-        "ORDER BY key",
-        (row.key, after),
-    ).fetchall()
-    ids = tuple(unpack_id(packed) for (packed,) in hidden)
-    if preview:
-        return ids
+    """The messages that a rewind would hide."""
+    row = get_conversation(conn, conversation_id)
+    return _ids_after(conn, row, _last_kept(conn, row, to_message_id))
+
+
+def rewind(write: Write, conversation_id: str, to_message_id: str | None) -> tuple[str, ...]:
+    row, conn = write.conversation(conversation_id), write.conn
+    after = _last_kept(conn, row, to_message_id)
     _refuse_while_running(conn, row)
+    ids = _ids_after(conn, row, after)
     if ids:
         row.revision += 1
         row.message_count -= len(ids)
@@ -104,6 +100,19 @@ def rewind(
         )
         write.emit(row, Rewound(revision=row.revision, to_message_id=to_message_id))
     return ids
+
+
+def _last_kept(conn: sqlite3.Connection, row: ConversationRow, to_message_id: str | None) -> int:
+    return -1 if to_message_id is None else visible_key(conn, row, to_message_id)
+
+
+def _ids_after(conn: sqlite3.Connection, row: ConversationRow, after: int) -> tuple[str, ...]:
+    found = conn.execute(
+        "SELECT id FROM messages WHERE conversation = ? AND hidden IS NULL AND key > ? "
+        "ORDER BY key",
+        (row.key, after),
+    )
+    return tuple(unpack_id(packed) for (packed,) in found)
 
 
 def visible_key(conn: sqlite3.Connection, row: ConversationRow, message_id: str) -> int:
@@ -151,9 +160,7 @@ def fork(
     )
     if new.title is None and source.title is not None:
         new = msgspec.structs.replace(new, title=source.title)
-    row = add(
-        write, new, ForkedFrom(conversation_id=conversation_id, message_id=to_message_id)
-    )
+    row = add(write, new, ForkedFrom(conversation_id=conversation_id, message_id=to_message_id))
     finished = [m for _, m in found if m.status != MessageStatus.STREAMING]
     copy_messages(write, row, finished)
     remember(conn, row.id, request_key, params_hash)

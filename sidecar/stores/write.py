@@ -82,9 +82,7 @@ class Write:
         )
         row.event_bytes += len(payload) + _ROW_COST
         self.events.append(
-            msgspec.structs.replace(
-                event, conversation_id=row.id, seq=row.last_seq, at=self.now
-            )
+            msgspec.structs.replace(event, conversation_id=row.id, seq=row.last_seq, at=self.now)
         )
         self.touch(row)
 

@@ -13,12 +13,12 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from .. import errors
+from ..capabilities import AgentCapability
 from ..conversations import (
     AgentMode,
     ContextFile,
     Conversation,
     ConversationId,
-    JsonObject,
     MessageSettings,
     Page,
     QueueEntry,
@@ -28,6 +28,7 @@ from ..conversations import (
 )
 from ..events import CatchUp, Cursor, Event
 from ..interfaces import ConversationList, SearchResult, StoreStatus
+from ..lifecycle import AgentInfo, Failure, PreservedState
 from ..settings import Problem, SecretsPatch, Settings, SettingsPatch
 
 PROTOCOL_VERSION = 1
@@ -53,31 +54,6 @@ class Done(Params, frozen=True, kw_only=True):
 
 
 # ---- agents ------------------------------------------------------------------------------
-
-
-class AgentCapability(Params, frozen=True, kw_only=True):
-    """Something an agent can do. It describes; it never grants a right."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=128)]
-    description: str
-    version: str = "1"
-    input_schema: JsonObject | None = None
-    source: Literal["tool", "client", "agent"] = "client"
-
-
-class AgentInfo(Params, frozen=True, kw_only=True):
-    """A live agent. `state` is NEW, STARTING, IDLE, BUSY, CLOSING, CLOSED or FAILED."""
-
-    conversation_id: str
-    mode: AgentMode
-    state: str
-    created_at: int
-    last_access_at: int
-    queue_length: int
-    is_processing: bool
-    message_count: int
-    capabilities: tuple[AgentCapability, ...]
-    owned_here: bool
 
 
 class GetOrCreate(Params, frozen=True, kw_only=True):
@@ -355,22 +331,6 @@ class SettingsShown(Params, frozen=True, kw_only=True):
 
 
 # ---- webviews ----------------------------------------------------------------------------
-
-
-class PreservedState(Params, frozen=True, kw_only=True):
-    conversation_id: str
-    mode: AgentMode
-    message_count: int
-    last_access_at: int
-    capabilities: tuple[AgentCapability, ...]
-    last_seq: int
-    state: str
-
-
-class Failure(Params, frozen=True, kw_only=True):
-    conversation_id: str
-    type: str
-    message: str
 
 
 class WebviewGone(Params, frozen=True, kw_only=True):

@@ -355,8 +355,8 @@ def _notification(notification: Notification, known: Definitions) -> Schema:
 
 
 def error_objects() -> dict[str, Schema]:
-    """Every error by its type. `message` says when it happens (a real one says it of the case),
-    `data` what is fixed of its data."""
+    """Every error by its type. `message` is the condition (a real error words it for its case),
+    `data` what it holds as a rule; `retryable` may differ in a single case."""
     conditions = dict(re.findall(r"[├└]── (\w+) +(.+)", errors.__doc__ or ""))
     ours = {
         error.type: {

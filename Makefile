@@ -1,0 +1,22 @@
+# Each target is one line of scripts/dev.py, which also runs where there is no make.
+PYTHON ?= python3
+
+.PHONY: run test check schemas bench setup
+
+run:       ## open the terminal chat in this folder
+	@$(PYTHON) scripts/dev.py run
+
+test:      ## lint, types, schemas and every test
+	@$(PYTHON) scripts/dev.py test
+
+check:     ## lint, types and schemas only
+	@$(PYTHON) scripts/dev.py check
+
+schemas:   ## generate schemas/ and client-vscode/src/protocol.ts
+	@$(PYTHON) scripts/dev.py schemas
+
+bench:     ## measure, relative to floors taken in the same run
+	@$(PYTHON) scripts/dev.py bench
+
+setup:     ## only install
+	@$(PYTHON) scripts/dev.py setup

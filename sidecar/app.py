@@ -1,0 +1,64 @@
+"""The composition root: the only place that knows every room.
+
+`serve` is in two halves. The first uses the standard library alone and has answered
+`initialize` before the second is imported; see `faces.prologue`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .faces.prologue import Handover
+
+USAGE = "usage: agent-sidecar serve [--store PATH]"
+
+
+def serve(args: list[str], *, face: str) -> int:
+    """Speak to an editor over stdio until it says goodbye or is gone."""
+    store = _store_option(args)
+    if store is None:
+        sys.stderr.write(f"{USAGE}\n")
+        return 2
+    from .faces.prologue import refuse_all, run
+    from .faces.stdio import claim_stdout
+
+    stdout = claim_stdout()
+    handover = run(0, stdout)
+    if handover.exit_code is not None:
+        return handover.exit_code
+    if handover.kind == "acp" or face == "acp":
+        sys.stderr.write("The Agent Client Protocol is not spoken by this version yet.\n")
+        return 2
+    try:
+        from . import serving
+    except Exception as error:  # whatever keeps us from starting, the editor is told
+        sys.stderr.write(f"agent-sidecar could not load: {error!r}\n")
+        return refuse_all(handover, f"It could not be loaded ({type(error).__name__}).")
+    _leave(serving.run(handover, stdout, store or None))
+
+
+def _store_option(args: list[str]) -> str | None:
+    """The value of `--store`, "" without one, None for anything else on the command line."""
+    match args:
+        case []:
+            return ""
+        case ["--store", path] if path:
+            return path
+        case [option] if option.startswith("--store=") and len(option) > 8:
+            return option[8:]
+        case _:
+            return None
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now. Everything is committed and flushed; a thread that is stuck in a
+    tool or a provider must not keep us from leaving."""
+    sys.stderr.flush()
+    os._exit(code)
+
+

@@ -1,0 +1,118 @@
+"""One client on the native face: what it follows, and how it is told when it lags."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from ..events import CatchUp, Cursor, Delta, Event
+from ..interfaces import ConversationStore
+from ..journal import Journal, Subscription
+from ..reply import Flusher
+from ..wire.methods import Resync
+
+logger = logging.getLogger(__name__)
+
+encode = msgspec.json.Encoder().encode
+
+
+class Writer(Protocol):
+    """The bounded writer, as far as a connection needs it."""
+
+    def send(self, body: bytes) -> None: ...
+    def notify(self, body: bytes, *, key: str | None = None) -> bool: ...
+    def delta(self, event: Delta) -> bool: ...
+
+
+def notification(method: str, params: object) -> bytes:
+    return b'{"jsonrpc":"2.0","method":"%s","params":%s}' % (method.encode(), encode(params))
+
+
+class Connection:
+    """Owns this client's subscriptions. Events that the writer has no room for are not queued:
+    the conversation is cut off and the client told to come back with its cursor."""
+
+    def __init__(
+        self, writer: Writer, journal: Journal, store: ConversationStore, flusher: Flusher
+    ) -> None:
+        self._writer = writer
+        self._journal = journal
+        self._store = store
+        self._flusher = flusher
+        self._following: dict[str, Subscription] = {}
+        self._delivered: dict[str, int] = {}
+        self._cut_off: set[str] = set()
+
+    def follow(self, conversation_id: str) -> bool:
+        """Events from now on. False if they are delivered already."""
+        if conversation_id in self._following:
+            return False
+        subscription = self._subscribe(conversation_id)
+        subscription.start()
+        return True
+
+    async def catch_up(
+        self, conversation_id: str, cursor: Cursor | None
+    ) -> tuple[CatchUp, Callable[[], None]]:
+        """What the client missed, and what to call once it has been told: that starts the live
+        events. From here to there they are held back."""
+        self.unfollow(conversation_id)
+        subscription = self._subscribe(conversation_id)
+        try:
+            # Text not stored yet is in no catch-up and was streamed before we listened.
+            await self._flusher.flush_conversation(conversation_id)
+            caught_up = await self._store.catch_up(conversation_id, cursor)
+        except BaseException:
+            self.unfollow(conversation_id)
+            raise
+        return caught_up, lambda: subscription.release(caught_up)
+
+    def unfollow(self, conversation_id: str) -> None:
+        self._cut_off.discard(conversation_id)
+        if subscription := self._following.pop(conversation_id, None):
+            self._journal.unsubscribe(subscription)
+
+    def unfollow_all(self) -> None:
+        for conversation_id in tuple(self._following):
+            self.unfollow(conversation_id)
+
+    def notify(self, method: str, params: object) -> None:
+        """Tell the client something that it may miss when it lags (the latest wins)."""
+        self._writer.notify(notification(method, params))
+
+    def tell(self, method: str, params: object) -> None:
+        """Tell the client something that must arrive."""
+        self._writer.send(notification(method, params))
+
+    def drained(self) -> None:
+        """The client reads again: say for which conversations it has to catch up."""
+        cut_off, self._cut_off = self._cut_off, set()
+        for conversation_id in cut_off:
+            logger.warning("client lagged", extra={"conversationId": conversation_id})
+            self.tell(
+                "conversation/resync",
+                Resync(
+                    conversation_id=conversation_id, seq=self._delivered.get(conversation_id, 0)
+                ),
+            )
+
+    def _subscribe(self, conversation_id: str) -> Subscription:
+        subscription = self._journal.subscribe(conversation_id, self._deliver)
+        self._following[conversation_id] = subscription
+        return subscription
+
+    def _deliver(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            sent = self._writer.delta(event)
+        else:
+            sent = self._writer.notify(
+                notification("conversation/event", event), key=event.conversation_id
+            )
+            if sent:
+                self._delivered[event.conversation_id] = event.seq
+        if not sent:
+            self.unfollow(event.conversation_id)
+            self._cut_off.add(event.conversation_id)

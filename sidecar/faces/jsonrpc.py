@@ -1,0 +1,328 @@
+"""JSON-RPC over the native frames, on pygls.
+
+Ours on top of pygls' `JsonRPCProtocol`: params are typed before a handler sees them, every
+request gets exactly one response whatever its bytes were, handlers run in our task group with
+a cancel scope each, and errors cross the wire without traceback, path or key.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+from msgspec import UNSET, Raw, UnsetType
+
+from ..errors import AgentError
+from ..wire import methods as wire
+from ..wire.frames import nesting_depth_exceeds
+from .lean_pygls import JsonRPCProtocol, JsonRPCServer, MethodNotFound
+from .timing import Timings
+
+logger = logging.getLogger(__name__)
+
+MAX_DEPTH = 200
+RequestId = int | str
+Handler = Callable[[Any], Awaitable[Any]]
+
+encode = msgspec.json.Encoder().encode
+
+
+class Envelope(msgspec.Struct):
+    """Any JSON-RPC message. What is inside `params` is looked at when the method is known."""
+
+    jsonrpc: str | UnsetType = UNSET
+    id: int | str | UnsetType | None = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+class ProgressParams(msgspec.Struct, rename="camel"):
+    work_done_token: int | str | None = None
+
+
+class CancelParams(msgspec.Struct):
+    id: int | str
+
+
+class Answer:
+    """A handler's result with something to do once the response has been handed over."""
+
+    def __init__(self, result: Any, then: Callable[[], None]) -> None:
+        self.result = result
+        self.then = then
+
+
+class RpcError(Exception):
+    """An error of the protocol itself, with its JSON-RPC code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_progress = msgspec.json.Decoder(ProgressParams).decode
+_decode_cancel = msgspec.json.Decoder(CancelParams).decode
+
+# A high surrogate without its low one, or a low one by itself; an even number of backslashes
+# before it means that the `\u` is itself escaped.
+_LONE_SURROGATE = re.compile(
+    rb"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
+
+
+def parse(body: bytes) -> Envelope:
+    """Raises `RpcError` with -32700 for what is not JSON, -32600 for what is not a message."""
+    if nesting_depth_exceeds(body, MAX_DEPTH):
+        raise RpcError(wire.INVALID_REQUEST, f"Nested deeper than {MAX_DEPTH} levels.")
+    try:
+        return _decode_envelope(body)
+    except msgspec.ValidationError as error:
+        raise RpcError(wire.INVALID_REQUEST, f"Not a JSON-RPC message: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        repaired = _LONE_SURROGATE.sub(rb"\1\\ufffd", body)
+        if repaired != body:
+            return parse(repaired)
+        raise RpcError(wire.PARSE_ERROR, "The body is not valid JSON in UTF-8.") from None
+
+
+def params_of(method: wire.Method | wire.Notification, raw: Raw | UnsetType) -> Any:
+    """Typed params. Raises `RpcError` -32602 that names the place, as `$.path`."""
+    try:
+        return msgspec.json.decode(raw if raw else b"{}", type=method.params)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RpcError(wire.INVALID_PARAMS, f"{method.name}: {error}") from None
+
+
+class SidecarProtocol(JsonRPCProtocol):
+    """One client's protocol. Needs `attach` before the first message."""
+
+    def __init__(self, server: Any, converter: Any) -> None:
+        super().__init__(server, converter)
+        self._requests: dict[RequestId, anyio.CancelScope] = {}
+        self._progress: dict[RequestId, RequestId] = {}
+        self._methods = {method.name: method for method in wire.METHODS}
+        self._notifications = {n.name: n for n in wire.CLIENT_NOTIFICATIONS}
+        self.timings = Timings()
+
+    def attach(self, tasks: TaskGroup, send: Callable[[bytes], None]) -> None:
+        self._tasks = tasks
+        self._send = send
+        self.exit_code: int | None = None
+        self.exited = anyio.Event()
+
+    # ---- incoming ----
+
+    def structure_message(self, data: Any) -> Any:
+        """pygls would re-type every nested object here; ours is typed already."""
+        return data
+
+    def receive(self, body: bytes) -> None:
+        """Take one frame. Never raises."""
+        try:
+            message = parse(body)
+        except RpcError as error:
+            self.refuse(None, error.code, error.message)
+            return
+        self.handle_message(message)
+
+    def handle_message(self, message: Envelope) -> None:  # type: ignore[override]  # typed, as structure_message says
+        if message.jsonrpc != "2.0" or (message.method is UNSET and message.id is UNSET):
+            self.refuse(_id(message), wire.INVALID_REQUEST, "Not a JSON-RPC 2.0 message.")
+        elif message.method is UNSET:
+            logger.debug("response to a request that was not made", extra={"id": message.id})
+        elif message.id is UNSET:
+            self._handle_notification(message.method, message.params)
+        elif message.id is None:
+            self.refuse(None, wire.INVALID_REQUEST, "A request's id is a number or a string.")
+        else:
+            self._handle_request(message.id, message.method, message.params)
+
+    def _handle_request(self, msg_id: RequestId, method_name: str, params: Any) -> None:
+        """Everything that can be decided about a request is decided before its task starts."""
+        try:
+            if msg_id in self._requests:
+                raise RpcError(wire.INVALID_REQUEST, "A request with this id is in flight.")
+            if self._shutdown:
+                raise RpcError(wire.INVALID_REQUEST, "The server is shutting down.")
+            if method_name == "initialize":
+                raise RpcError(wire.INVALID_REQUEST, "The server is initialized already.")
+            if method_name == "shutdown":
+                self._shutdown = True
+                self.respond(msg_id, None)
+                return
+            handler = self._get_handler(method_name)
+            typed = params_of(self._methods[method_name], params)
+        except RpcError as error:
+            self.refuse(msg_id, error.code, error.message)
+        except MethodNotFound:
+            self.refuse(msg_id, wire.METHOD_NOT_FOUND, f"There is no method '{method_name[:100]}'.")
+        else:
+            scope = anyio.CancelScope()
+            self._requests[msg_id] = scope
+            self._tasks.start_soon(
+                self._serve, msg_id, method_name, handler, typed, _token(params), name=method_name
+            )
+
+    def _handle_notification(self, method_name: str, params: Any) -> None:
+        if method_name == "exit":
+            self.exit_code = 0 if self._shutdown else 1
+            self.exited.set()
+        elif method_name in ("$/cancelRequest", "window/workDoneProgress/cancel"):
+            self._cancel(method_name, params)
+        elif (notification := self._notifications.get(method_name)) is not None:
+            try:
+                handler = self._get_handler(method_name)
+                typed = params_of(notification, params)
+            except RpcError as error:
+                logger.warning("notification refused", extra={"cause": error.message})
+            else:
+                self._tasks.start_soon(self._hear, method_name, handler, typed, name=method_name)
+        elif method_name != "initialized":
+            logger.debug("notification ignored", extra={"method": method_name[:100]})
+
+    def _cancel(self, method_name: str, params: Any) -> None:
+        try:
+            if method_name == "$/cancelRequest":
+                msg_id: RequestId | None = _decode_cancel(params).id
+            else:
+                msg_id = self._progress.get(msgspec.json.decode(params)["token"])
+        except (msgspec.DecodeError, TypeError, KeyError):
+            logger.warning("cancellation without an id", extra={"method": method_name})
+            return
+        if msg_id is not None and (scope := self._requests.get(msg_id)):
+            scope.cancel()
+
+    # ---- handlers ----
+
+    async def _serve(
+        self, msg_id: RequestId, method: str, handler: Handler, params: Any, token: Any
+    ) -> None:
+        """Run one request to its one response."""
+        answered = False
+        with self.timings.of(method) as timing, self._requests[msg_id] as scope:
+            try:
+                if token is not None:
+                    self._begin_progress(token, msg_id, method)
+                result = await handler(params)
+                # From here on it is answered as done, even if a cancellation arrives now.
+                self._requests.pop(msg_id, None)
+                then = None
+                if isinstance(result, Answer):
+                    result, then = result.result, result.then
+                self.respond(msg_id, result)
+                answered = True
+                if then is not None:
+                    then()
+            except AgentError as error:
+                timing.failed = True
+                self._requests.pop(msg_id, None)
+                if not answered:
+                    self._respond_error(msg_id, error)
+                    answered = True
+            except RpcError as error:
+                timing.failed = True
+                self._requests.pop(msg_id, None)
+                self.refuse(msg_id, error.code, error.message)
+                answered = True
+            except Exception:
+                timing.failed = True
+                logger.exception("a handler failed", extra={"method": method})
+                self._requests.pop(msg_id, None)
+                if not answered:
+                    self.refuse(msg_id, wire.INTERNAL_ERROR, "Internal error; the log has it.")
+                    answered = True
+        self._requests.pop(msg_id, None)
+        if not answered:
+            cause = "cancelled" if scope.cancelled_caught else "shut down"
+            self.refuse(msg_id, wire.REQUEST_CANCELLED, f"The request was {cause}.")
+        if token is not None:
+            self._end_progress(token)
+
+    async def _hear(self, method: str, handler: Handler, params: Any) -> None:
+        """Run one notification. There is nobody to answer, so what fails is logged."""
+        try:
+            await handler(params)
+        except AgentError as error:
+            logger.warning("notification failed", extra={"method": method, "cause": error.message})
+        except Exception:
+            logger.exception("a handler failed", extra={"method": method})
+
+    # ---- outgoing ----
+
+    def respond(self, msg_id: RequestId, result: Any) -> None:
+        """A response whose result cannot be encoded is an error, not a missing response."""
+        try:
+            body = b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (encode(msg_id), encode(result))
+        except Exception:
+            logger.exception("a result could not be encoded")
+            self.refuse(msg_id, wire.INTERNAL_ERROR, "The result could not be encoded.")
+        else:
+            self._send(body)
+
+    def refuse(self, msg_id: RequestId | None, code: int, message: str) -> None:
+        self._send_data(
+            {"jsonrpc": "2.0", "id": msg_id, "error": {"code": code, "message": message}}
+        )
+
+    def _respond_error(self, msg_id: RequestId, error: AgentError) -> None:
+        logger.info(
+            "request failed",
+            extra={"type": error.type, "cause": error.message},
+            exc_info=error.__cause__,
+        )
+        self._send_data(
+            {
+                "jsonrpc": "2.0",
+                "id": msg_id,
+                "error": {
+                    "code": wire.ERROR_CODES[type(error)],
+                    "message": error.message,
+                    "data": wire.error_data(error),
+                },
+            }
+        )
+
+    def _send_data(self, data: Any) -> None:
+        """pygls' way out, through our writer."""
+        self._send(encode(data))
+
+    def notify(self, method: str, params: Any = None) -> None:
+        self._send_data({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def _begin_progress(self, token: RequestId, msg_id: RequestId, method: str) -> None:
+        self._progress[token] = msg_id
+        value = {"kind": "begin", "title": method, "cancellable": True}
+        self.notify("$/progress", {"token": token, "value": value})
+
+    def _end_progress(self, token: RequestId) -> None:
+        self._progress.pop(token, None)
+        self.notify("$/progress", {"token": token, "value": {"kind": "end"}})
+
+
+def _id(message: Envelope) -> RequestId | None:
+    return None if message.id is UNSET else message.id
+
+
+def _token(params: Raw | UnsetType) -> RequestId | None:
+    if not params or b"workDoneToken" not in bytes(params):
+        return None
+    return _decode_progress(params).work_done_token
+
+
+def make_server(handlers: dict[str, Handler]) -> JsonRPCServer:
+    """A pygls server that knows `handlers` by their method names."""
+    # No converter: what arrives is typed by msgspec, what leaves is encoded by it.
+    server = JsonRPCServer(SidecarProtocol, lambda: None)  # type: ignore[arg-type,return-value]
+    for name, handler in handlers.items():
+        server.protocol.fm.feature(name)(handler)
+    return server

@@ -1,0 +1,339 @@
+"""The second half of the composition root: parts, wiring, and the order in which they end.
+
+    reader ─▶ protocol ─▶ native face ─▶ manager ─▶ agents ─▶ providers, tools
+                 writer ◀─ connection ◀─ journal ◀──── store
+
+Requests are taken from the first moment; those that need the store wait until it is open.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+from urllib.request import url2pathname
+
+import anyio
+import msgspec
+
+from . import log, paths
+from .conversations import Conversation
+from .errors import AgentError, InitializationFailed
+from .faces.connection import Connection, encode, notification
+from .faces.jsonrpc import Envelope, SidecarProtocol, make_server
+from .faces.native import NativeFace
+from .faces.parent import exit_of
+from .faces.stdio import StdinReader
+from .interfaces import ModelProvider, Tool
+from .journal import Journal
+from .manager import AgentManager
+from .settings import Config, patched
+from .stores.sqlite import SqliteStore
+from .wire import methods as wire
+from .wire.frames import Frame, FrameParser
+from .wire.writer import FrameWriter
+
+if TYPE_CHECKING:
+    from .faces.prologue import Handover
+
+logger = logging.getLogger(__name__)
+
+CHANGES_INTERVAL = 0.05
+"""Seconds in which changes of the conversation list become one notification."""
+FLUSH_SECONDS = 1.0
+"""How long the client gets to read what is left when we leave."""
+CLOSE_SECONDS = 5.0
+"""How long everything gets to end; after that we leave anyway (DESIGN, P7)."""
+
+
+def run(handover: Handover, stdout: int, store: str | None) -> int:
+    """Serve until the editor says goodbye or is gone; returns the exit code."""
+    return anyio.run(Serving(handover, stdout, store).main)
+
+
+class Serving:
+    """One editor's process. `main` owns everything; what it enters, it leaves."""
+
+    def __init__(self, handover: Handover, stdout: int, store: str | None) -> None:
+        self._handover = handover
+        self._stdout = stdout
+        self._path = Path(store) if store else paths.default_store()
+        self._params, self._complaint = initialize_params(handover.initialize)
+        self._journal = Journal()
+        self._parser = FrameParser()
+        self._manager: AgentManager | None = None
+        self._face: NativeFace | None = None
+        self._failure: AgentError | None = None
+        self._opened = anyio.Event()
+        self._over = anyio.Event()
+        self._gone = False
+
+    async def main(self) -> int:
+        config = initial_config(self._params)
+        log.set_up(config.settings.log_level, log.Redactor(lambda: self._secrets_in_use(config)))
+        server = make_server({m.name: partial(self._handle, m.name) for m in wire.METHODS} | {
+            n.name: partial(self._handle, n.name) for n in wire.CLIENT_NOTIFICATIONS
+        })
+        protocol = server.protocol
+        assert isinstance(protocol, SidecarProtocol)
+        async with anyio.create_task_group() as tasks:
+            writer = FrameWriter(
+                self._write,
+                encode=lambda delta: notification("conversation/event", delta),
+                on_drained=self._drained,
+                on_broken=self._editor_gone,
+            )
+            self._writer, self._protocol = writer, protocol
+            protocol.attach(tasks, writer.send)
+            self._reader = StdinReader(0, self._receive, self._editor_gone)
+            self._receive(self._handover.leftover)
+            self._reader.start()
+            tasks.start_soon(self._watch_signals, name="signals")
+            tasks.start_soon(self._watch_exit, name="exit")
+            if self._params.process_id:
+                tasks.start_soon(self._watch_parent, self._params.process_id, name="parent")
+            await self._serve(config)
+            tasks.cancel_scope.cancel()
+        writer.close(FLUSH_SECONDS)
+        return protocol.exit_code if protocol.exit_code is not None else 0
+
+    # ---- the store and the manager ----
+
+    async def _serve(self, config: Config) -> None:
+        try:
+            store = await SqliteStore.open(self._path, self._journal.publish)
+        except AgentError as error:
+            logger.error("the store cannot be opened", extra={"cause": error.message})
+            self._failure = error
+            self._opened.set()
+            self._say_ready("", error.message)
+            await self._over.wait()
+            return
+        manager = self._manager = self._make_manager(store, config)
+        connection = Connection(self._writer, self._journal, store, manager.flusher)
+        self._connection = connection
+        manager.on_state = partial(connection.notify, "agent/state")
+        manager.on_degraded = self._degraded
+        try:
+            async with manager.running(), anyio.create_task_group() as tasks:
+                self._face = NativeFace(
+                    manager,
+                    connection,
+                    self._protocol.timings,
+                    webview_id=self._options.webview_id,
+                )
+                self._opened.set()
+                self._say_ready(store.store_id, store.degraded)
+                for line in (self._complaint, store.notice):
+                    if line:
+                        self._show(line)
+                tasks.start_soon(self._tell_changes, store, connection, name="changes")
+                await self._over.wait()
+                await self._linger(manager)
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_SECONDS):
+                await store.aclose()
+
+    def _make_manager(self, store: SqliteStore, config: Config) -> AgentManager:
+        return AgentManager(
+            store,
+            self._journal,
+            make_provider=partial(make_provider, store),
+            make_tools=make_tools,
+            config=config,
+            session_id=self._options.session_id or "user",
+            roots=roots_of(self._params),
+        )
+
+    def _secrets_in_use(self, initial: Config) -> list[str]:
+        config = self._manager.config if self._manager else initial
+        return config.secrets.revealed()
+
+    async def _linger(self, manager: AgentManager) -> None:
+        """The editor is gone without a goodbye: let running turns end, up to `lingerTimeout`."""
+        if self._gone:
+            with anyio.move_on_after(manager.config.settings.linger_timeout / 1000):
+                await manager.pool.quiet()
+
+    async def _tell_changes(self, store: SqliteStore, connection: Connection) -> None:
+        told = 0
+        while True:
+            changed = self._journal.changed
+            if store.change_no != told:
+                told = store.change_no
+                connection.notify("conversations/changed", wire.ConversationsChanged(change_no=told))
+                await anyio.sleep(CHANGES_INTERVAL)
+            else:
+                await changed.wait()
+
+    @property
+    def _options(self) -> wire.InitializationOptions:
+        return self._params.initialization_options or wire.InitializationOptions()
+
+    # ---- requests ----
+
+    async def _handle(self, name: str, params: Any) -> Any:
+        await self._opened.wait()
+        if self._face is None:
+            assert self._failure is not None
+            raise self._failure
+        return await self._face.handlers()[name](params)
+
+    def _receive(self, data: bytes) -> None:
+        for item in self._parser.feed(data):
+            if isinstance(item, Frame):
+                self._protocol.receive(item.body)
+            else:
+                self._protocol.refuse(None, item.code, item.message)
+        if self._writer.is_congested:
+            self._reader.pause()
+
+    def _drained(self) -> None:
+        self._reader.resume()
+        if self._face is not None:
+            self._connection.drained()
+
+    # ---- what the client is told ----
+
+    def _write(self, data: bytes) -> int:
+        return os.write(self._stdout, data)
+
+    def _say_ready(self, store_id: str, degraded: str | None) -> None:
+        import sqlite3
+
+        from .settings import PROVIDERS
+
+        ready = wire.Ready(
+            store_id=store_id,
+            sqlite_version=sqlite3.sqlite_version,
+            providers=PROVIDERS,
+            degraded=degraded,
+        )
+        self._writer.send(notification("sidecar/ready", ready))
+
+    def _degraded(self, reason: str | None) -> None:
+        if reason is not None:
+            self._show(f"Conversations cannot be saved right now: {reason} Nothing is lost.")
+        else:
+            self._show("Conversations are saved again.", kind=3)
+
+    def _show(self, message: str, kind: int = 2) -> None:
+        """A line for the user: LSP's `window/showMessage` (2 warns, 3 informs)."""
+        params = {"type": kind, "message": message}
+        self._writer.send(
+            encode({"jsonrpc": "2.0", "method": "window/showMessage", "params": params})
+        )
+
+    # ---- the end ----
+
+    def _editor_gone(self) -> None:
+        """Nobody reads us, or writes to us, any more."""
+        self._gone = self._gone or not self._over.is_set()
+        self._over.set()
+
+    async def _watch_exit(self) -> None:
+        await self._protocol.exited.wait()
+        self._over.set()
+
+    async def _watch_parent(self, pid: int) -> None:
+        await exit_of(pid)
+        logger.warning("the editor ended", extra={"processId": pid})
+        self._editor_gone()
+
+    async def _watch_signals(self) -> None:
+        if sys.platform == "win32":
+            return  # Windows has no SIGTERM to catch; closing stdin is the way there
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                logger.info("signal", extra={"signal": number})
+                self._over.set()
+
+
+# ---- what initialize says ------------------------------------------------------------------
+
+
+def initialize_params(message: bytes) -> tuple[wire.Initialize, str | None]:
+    """The params of the initialize request, which has been answered already. Options that make
+    no sense are left out, and the second value says so."""
+    raw = msgspec.json.decode(message, type=Envelope).params or b"{}"
+    try:
+        return msgspec.json.decode(raw, type=wire.Initialize), None
+    except msgspec.ValidationError as error:
+        complaint = f"Some options of initialize were not understood and are not used: {error}."
+    bare: dict[str, Any] = msgspec.json.decode(raw)
+    process_id = bare.get("processId")
+    return (
+        wire.Initialize(process_id=process_id if isinstance(process_id, int) else None),
+        complaint,
+    )
+
+
+def initial_config(params: wire.Initialize) -> Config:
+    options = params.initialization_options
+    return Config() if options is None else patched(Config(), options.settings, options.secrets)
+
+
+def roots_of(params: wire.Initialize) -> tuple[str, ...]:
+    """The workspace's folders as canonical paths; none for an untrusted workspace."""
+    options = params.initialization_options
+    if options is not None and not options.workspace_trusted:
+        return ()
+    uris = [folder.uri for folder in params.workspace_folders or ()]
+    if not uris and params.root_uri:
+        uris = [params.root_uri]
+    return tuple(sorted({os.path.realpath(path) for uri in uris if (path := path_of(uri))}))
+
+
+def path_of(uri: str) -> str | None:
+    """The local path of a file URI; None for any other (a remote or virtual folder)."""
+    parsed = urlparse(uri)
+    if parsed.scheme != "file":
+        return None
+    if sys.platform == "win32":
+        return url2pathname(parsed.path)
+    return unquote(parsed.path) or None
+
+
+# ---- providers and tools -------------------------------------------------------------------
+
+
+def make_provider(store: SqliteStore, config: Config) -> ModelProvider:
+    """The provider that the settings name, made for one agent."""
+    match config.settings.provider:
+        case "offline":
+            from .providers.offline import OfflineProvider
+
+            return OfflineProvider(partial(product_status, store))
+        case "scripted":
+            from .providers.scripted import ScriptedProvider
+
+            return ScriptedProvider(config.settings.script)
+        case "gemini" | "bedrock" | "anthropic" | "openai":
+            from .providers.pydantic_ai import make
+
+            return make(config)
+        case other:
+            raise InitializationFailed(f"There is no provider '{other}'.")
+
+
+async def product_status(store: SqliteStore) -> str:
+    """What the offline provider says when it is asked how things stand."""
+    status = await store.status()
+    return (
+        f"{status.conversations} conversations with {status.messages} messages are stored, "
+        f"{status.queued} prompts are waiting. The store has {status.size // 1024} KiB."
+    )
+
+
+def make_tools(conversation: Conversation) -> Mapping[str, Tool]:
+    from .tools.workspace import workspace_tools
+
+    tools = workspace_tools([Path(root) for root in conversation.roots])
+    return {tool.spec.name: tool for tool in tools}

@@ -1,0 +1,201 @@
+"""One connection to the file, its transactions, and what SQLite's errors mean to us."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from ..errors import AgentError, PersistenceFailed, StoreUnavailable
+from .oslock import OsLock
+from .schema import SCHEMA_VERSION
+
+T = TypeVar("T")
+
+BUSY_LIMIT = 60.0
+"""Seconds that a write waits for other writers before it is refused."""
+CHECKPOINT_BYTES = 4 << 20
+_COMMITS_PER_LOOK = 64
+"""How many commits pass before the journal's size is looked at again."""
+_VACUUM_STEP = 256
+"""Pages given back at a time; bounds how long other writers wait."""
+
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    return primary_code(error) in _DAMAGE
+
+
+def translated(error: sqlite3.Error) -> AgentError:
+    """What a client is told. SQLite's own text may name files and stays in the cause."""
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_FULL:
+        return PersistenceFailed("The disk is full.", hint="Free some space, then try again.")
+    if code == sqlite3.SQLITE_READONLY:
+        return StoreUnavailable(
+            "The store cannot be written.", hint="Check the permissions of its folder."
+        )
+    if code in _BUSY:
+        return busy()
+    if code in _DAMAGE:
+        return StoreUnavailable(
+            "The store is damaged.",
+            hint="Restart: what can be read is saved then, and the damaged file kept.",
+            retryable=False,
+        )
+    return PersistenceFailed("The store could not be read or written.")
+
+
+def busy() -> StoreUnavailable:
+    return StoreUnavailable(
+        "Another program holds the store.", hint="Close other programs that use it."
+    )
+
+
+class Database:
+    """A connection and the lock under which it writes; used by one thread at a time.
+
+    `connect` is called again after an I/O error: such a connection is not to be trusted.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        lock: OsLock | None = None,
+        wal: Path | None = None,
+    ) -> None:
+        self._connect = connect
+        self.conn = connect()
+        self._lock = lock
+        self._wal = wal
+        self._commits = 0
+        self._broken = False
+
+    def close(self) -> None:
+        self.conn.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` on one state of the store."""
+        try:
+            self._mend()
+            self.conn.execute("BEGIN")
+            return work(self.conn)
+        except sqlite3.Error as error:
+            self._raise(error)
+        finally:
+            self._rollback()
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` and commit it, or raise and leave no trace. Nothing changed, nothing
+        committed: a question costs no flush of the disk."""
+        self._hold()
+        try:
+            self._mend()
+            self._begin()
+            changes = self.conn.total_changes
+            result = work(self.conn)
+            if self.conn.total_changes != changes:
+                self.conn.execute("COMMIT")
+                self._commits += 1
+            return result
+        except sqlite3.Error as error:
+            self._raise(error)
+        finally:
+            self._rollback()
+            self._let_go()
+
+    def _hold(self) -> None:
+        if self._lock is not None and not self._lock.acquire(BUSY_LIMIT):
+            raise busy()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def _begin(self) -> None:
+        """Sidecars queue at the lock; what is waited for here is a foreign program."""
+        deadline = time.monotonic() + BUSY_LIMIT
+        while True:
+            try:
+                self.conn.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.OperationalError as error:
+                if primary_code(error) not in _BUSY or time.monotonic() > deadline:
+                    raise
+        check_version(self.conn)
+
+    def _rollback(self) -> None:
+        # A connection that cannot even do this is replaced before the next transaction.
+        with suppress(sqlite3.Error):
+            if self.conn.in_transaction:
+                self.conn.execute("ROLLBACK")
+
+    def _raise(self, error: sqlite3.Error) -> NoReturn:
+        self._broken = primary_code(error) == sqlite3.SQLITE_IOERR
+        raise translated(error) from error
+
+    def _mend(self) -> None:
+        """Replace a connection that had an I/O error."""
+        if self._broken:
+            self.conn.close()
+            self.conn = self._connect()
+            self._broken = False
+
+    # ---- keeping the files small ----
+
+    def checkpoint_is_due(self) -> bool:
+        if self._wal is None or self._commits < _COMMITS_PER_LOOK:
+            return False
+        self._commits = 0
+        return self.wal_size() > CHECKPOINT_BYTES
+
+    def wal_size(self) -> int:
+        try:
+            return 0 if self._wal is None else self._wal.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def checkpoint(self) -> None:
+        """Bring the journal into the file and empty it. A reader in the way only delays it."""
+        self._maintain("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def give_back_some(self) -> bool:
+        """Return unused pages to the file system; False when there are none left."""
+        self._maintain(f"PRAGMA incremental_vacuum({_VACUUM_STEP})")
+        free: int = self.conn.execute("PRAGMA freelist_count").fetchone()[0]
+        return free > 0
+
+    def _maintain(self, statement: str) -> None:
+        self._hold()
+        try:
+            self.conn.execute(statement).fetchall()
+        except sqlite3.Error as error:
+            self._raise(error)
+        finally:
+            self._let_go()
+
+
+def check_version(conn: sqlite3.Connection) -> None:
+    version = conn.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA_VERSION:
+        raise wrong_version(version)
+
+
+def wrong_version(version: int) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The store has version {version}, this program reads version {SCHEMA_VERSION}.",
+        hint="Update agent-sidecar, or restart this one if it has been updated.",
+        retryable=False,
+    )

@@ -1,0 +1,42 @@
+"""The store for tests and for sessions that shall leave nothing behind."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ..interfaces import Publish
+from .database import Database
+from .lane import InlineLane
+from .owners import Instances
+from .schema import SCHEMA_VERSION, create_first
+from .sql import Opened, SqlStore
+
+
+class MemoryStore(SqlStore):
+    """The same SQL in memory, done at once on the event loop."""
+
+    @classmethod
+    async def open(cls, publish: Publish) -> MemoryStore:
+        return cls(open_in_memory(), publish)
+
+
+def open_in_memory(instance_id: str | None = None) -> Opened:
+    database, lane = Database(_connect), InlineLane()
+    return Opened(
+        writer=database,
+        write_lane=lane,
+        reader=database,
+        read_lane=lane,
+        instances=Instances(None, instance_id),
+        path=None,
+    )
+
+
+def _connect() -> sqlite3.Connection:
+    conn = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    conn.execute("PRAGMA foreign_keys = ON")
+    conn.execute("BEGIN")
+    create_first(conn)
+    conn.execute("COMMIT")
+    conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return conn

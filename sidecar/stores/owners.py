@@ -1,0 +1,95 @@
+"""Which sidecar owns a conversation, and who of them is alive.
+
+Each sidecar holds an OS lock on a file named by its instance id for as long as it lives. An
+owner is (instance, generation); the generation grows whenever a conversation changes hands, so
+that a late write of a former owner is recognised.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import Conflict
+from ..ids import new_id
+from .oslock import OsLock, is_free
+from .rows import ConversationRow
+from .write import Write
+
+IsDead = Callable[[str], bool]
+
+
+class Instances:
+    """The sidecars of one store, this one among them."""
+
+    def __init__(self, folder: Path | None, instance_id: str | None = None) -> None:
+        self.own = instance_id or new_id()
+        self._folder = folder
+        self._lock: OsLock | None = None
+
+    def join(self) -> None:
+        """Be alive, for the others to see. A store in memory has no others."""
+        if self._folder is None:
+            return
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._lock = OsLock(self._file(self.own))
+        if not self._lock.try_acquire():
+            raise Conflict("Another process uses this instance id.")
+
+    def leave(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            self._file(self.own).unlink(missing_ok=True)
+
+    def is_dead(self, instance: str) -> bool:
+        if instance == self.own or self._folder is None:
+            return False
+        return is_free(self._file(instance))
+
+    def forget_dead(self, conn: sqlite3.Connection) -> None:
+        """Remove what dead instances left, unless they own something still to be settled."""
+        dead = [id for (id,) in conn.execute("SELECT id FROM instances") if self.is_dead(id)]
+        for instance in dead:
+            conn.execute("DELETE FROM instances WHERE id = ?", (instance,))
+            if self._folder is not None:
+                self._file(instance).unlink(missing_ok=True)
+
+    def _file(self, instance: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{instance}.lock"
+
+
+def announce(write: Write) -> None:
+    write.conn.execute(
+        "INSERT OR REPLACE INTO instances VALUES (?, ?, ?)",
+        (write.instance, os.getpid(), write.now),
+    )
+
+
+def retire(write: Write) -> None:
+    write.conn.execute("DELETE FROM instances WHERE id = ?", (write.instance,))
+
+
+def claim(write: Write, row: ConversationRow, is_dead: IsDead) -> int:
+    """Own the conversation and return the generation. Raises `Conflict` when another living
+    sidecar owns it."""
+    owner = write.conn.execute(
+        "SELECT instance, generation FROM owners WHERE conversation = ?", (row.key,)
+    ).fetchone()
+    if owner is not None and owner[0] == write.instance:
+        return int(owner[1])
+    if owner is not None and not is_dead(owner[0]):
+        raise Conflict(
+            "This conversation is open in another window.",
+            conversation_id=row.id,
+            hint="Go on there, or take it over here.",
+            retryable=True,
+        )
+    generation = 1 if owner is None else int(owner[1]) + 1
+    write.conn.execute(
+        "INSERT OR REPLACE INTO owners VALUES (?, ?, ?)", (row.key, write.instance, generation)
+    )
+    return generation

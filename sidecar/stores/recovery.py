@@ -1,0 +1,107 @@
+"""What becomes of turns whose process died."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ..conversations import MessageStatus, QueueState, StopReason
+from ..events import QueueChanged, Rewound
+from ..interfaces import TurnOutcome
+from .owners import IsDead
+from .rows import ConversationRow, load_message, part_range, unpack_id
+from .running import Running, find_running, finish
+from .write import Write
+
+MAX_ATTEMPTS = 3
+"""A prompt that took its process down this often is not run again unasked."""
+
+
+def recover(write: Write, is_dead: IsDead) -> int:
+    """Settle every entry that a dead process left running; returns how many there were."""
+    conversations = write.conn.execute(
+        "SELECT conversation FROM queue WHERE state = 'running'"
+    ).fetchall()
+    return sum(
+        settle_dead(write, write.conversation_by_key(key), is_dead) for (key,) in conversations
+    )
+
+
+def settle_dead(write: Write, row: ConversationRow, is_dead: IsDead) -> bool:
+    """Settle what runs here if its owner is dead; False when there is nothing to settle."""
+    turn = find_running(write.conn, row)
+    if turn is None or not (turn.owner is None or is_dead(turn.owner)):
+        return False
+    if _has_begun(write.conn, turn):
+        _interrupt(write, row, turn)
+    else:
+        _put_back(write, row, turn)
+    return True
+
+
+def _has_begun(conn: sqlite3.Connection, turn: Running) -> bool:
+    """Whether the turn may have had any effect."""
+    if turn.requested:
+        return True
+    low, high = part_range(turn.reply)
+    return (
+        conn.execute(
+            "SELECT 1 FROM chunks WHERE part >= ?1 AND part < ?2 UNION ALL "
+            "SELECT 1 FROM parts WHERE key >= ?1 AND key < ?2 LIMIT 1",
+            (low, high),
+        ).fetchone()
+        is not None
+    )
+
+
+def _interrupt(write: Write, row: ConversationRow, turn: Running) -> None:
+    finish(
+        write,
+        row,
+        turn,
+        TurnOutcome(
+            stop_reason=StopReason.INTERRUPTED,
+            status=MessageStatus.INTERRUPTED,
+            queue_state=QueueState.INTERRUPTED,
+            parts=load_message(write.conn, turn.reply).parts,
+        ),
+    )
+
+
+def _put_back(write: Write, row: ConversationRow, turn: Running) -> None:
+    """Undo a turn that did nothing. Readers have seen its messages: they are told by `rewound`
+    and a new revision that these are gone."""
+    conn = write.conn
+    _remove_messages(write, row, turn)
+    attempts = turn.attempts + 1
+    state = QueueState.QUEUED if attempts < MAX_ATTEMPTS else QueueState.PARKED
+    conn.execute(
+        """
+        UPDATE queue SET state = ?, attempts = ?, turn = NULL, reply = NULL, generation = NULL,
+            position = (SELECT coalesce(min(position), 1) - 1 FROM queue
+                WHERE conversation = ? AND state = 'queued')
+        WHERE key = ?
+        """,
+        (state, attempts, row.key, turn.entry),
+    )
+    if state == QueueState.QUEUED:
+        row.queue_length += 1
+    write.emit(row, QueueChanged(message_id=unpack_id(turn.message_id), state=state))
+
+
+def _remove_messages(write: Write, row: ConversationRow, turn: Running) -> None:
+    conn = write.conn
+    (user,) = conn.execute("SELECT key FROM messages WHERE id = ?", (turn.message_id,)).fetchone()
+    for key in (user, turn.reply):
+        conn.execute("DELETE FROM parts WHERE key >= ? AND key < ?", part_range(key))
+        conn.execute("DELETE FROM messages WHERE key = ?", (key,))
+    last = conn.execute(
+        "SELECT id FROM messages WHERE conversation = ? AND hidden IS NULL "
+        "ORDER BY key DESC LIMIT 1",
+        (row.key,),
+    ).fetchone()
+    row.message_count -= 2
+    row.revision += 1
+    write.emit(
+        row,
+        Rewound(revision=row.revision, to_message_id=None if last is None else unpack_id(last[0])),
+    )

@@ -1,0 +1,77 @@
+"""What the answer to `initialize` says, as plain values: the start prologue has no time for the
+types that these follow from. `tests/faces/test_prologue.py` fails when the two differ."""
+
+from __future__ import annotations
+
+PROTOCOL_VERSION = 1
+
+INITIALIZATION_FAILED = -32051
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+INVALID_PARAMS = -32602
+NOT_INITIALIZED = -32002
+
+MODES = (
+    "chat",
+    "build",
+    "feedback",
+)
+PROVIDERS = (
+    "offline",
+    "gemini",
+    "bedrock",
+    "anthropic",
+    "openai",
+    "scripted",
+)
+METHODS = (
+    "agent/getOrCreate",
+    "agent/dispose",
+    "agent/disposeAll",
+    "agent/reinitialize",
+    "agent/abortAndRestart",
+    "agent/cancel",
+    "agent/count",
+    "agent/has",
+    "agent/list",
+    "agent/validateCommunication",
+    "agent/sendTo",
+    "agent/grant",
+    "agent/revoke",
+    "message/send",
+    "message/enqueue",
+    "message/queue",
+    "message/update",
+    "message/remove",
+    "message/reorder",
+    "message/retry",
+    "message/steer",
+    "conversation/switch",
+    "conversation/create",
+    "conversation/list",
+    "conversation/get",
+    "conversation/rename",
+    "conversation/setMode",
+    "conversation/archive",
+    "conversation/delete",
+    "conversation/search",
+    "conversation/fork",
+    "conversation/rewind",
+    "conversation/subscribe",
+    "conversation/unsubscribe",
+    "conversation/takeOver",
+    "conversation/export",
+    "conversation/import",
+    "capability/register",
+    "capability/unregister",
+    "capability/list",
+    "capability/query",
+    "capability/find",
+    "settings/update",
+    "settings/get",
+    "webview/preserve",
+    "webview/restore",
+    "sidecar/status",
+    "sidecar/metrics",
+    "rpc.discover",
+)

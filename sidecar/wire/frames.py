@@ -1,0 +1,249 @@
+"""Frames of the LSP base protocol: bytes in, bodies out. No I/O, and stdlib only, so that the
+start prologue, the server and the client share one parser.
+
+What is no frame is reported once and passed over up to the next `Content-Length` line. Such a
+line is never part of a JSON body: inside a JSON string there is no raw newline.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import accumulate
+
+INVALID_REQUEST = -32600
+
+MAX_HEADER = 8 * 1024
+MAX_BODY = 64 * 1024 * 1024
+
+SKIPPABLE = 4 * 1024**3
+"""A body that is too large is passed over by its length up to here. A larger figure is sooner
+a mistake than a body, and must not swallow everything that follows."""
+
+_PLAIN = re.compile(rb"Content-Length: ([1-9][0-9]{0,9})\r\n\r\n")
+"""The header that nearly everybody sends."""
+
+_NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*"
+_BEGINS_LIKE_A_HEADER = re.compile(_NAME + rb"(?::|\Z)")
+_HEADER = re.compile(rb"(%b):[ \t]*(.*?)[ \t]*\r?" % _NAME, re.DOTALL)
+_NOT_BLANK = re.compile(rb"[^\r\n]")
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+_DIGITS = re.compile(rb"0*([0-9]{1,19})")
+_CHARSET = re.compile(rb"charset[ \t]*=[ \t]*\"?([^\s;\"]+)", re.IGNORECASE)
+
+_NEXT_LENGTH = re.compile(
+    rb"(?<!-)Content-Length[ \t]{0,8}:[ \t]{0,8}0{0,8}[1-9][0-9]{0,9}[ \t]{0,8}\r?\n",
+    re.IGNORECASE,
+)
+"""Found in the middle of anything, this is the beginning of a frame. Not longer than `_TAIL`."""
+_TAIL = 64
+
+
+class Frame:
+    """A whole body, as it was sent."""
+
+    __slots__ = ("body",)
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and other.body == self.body
+
+    def __hash__(self) -> int:
+        return hash(self.body)
+
+    def __repr__(self) -> str:
+        return f"<Frame of {len(self.body)} bytes>"
+
+
+class FrameError:
+    """Bytes that are no frame. The stream goes on after them, unless it is `fatal`."""
+
+    __slots__ = ("code", "fatal", "message")
+
+    def __init__(self, code: int, message: str, fatal: bool = False) -> None:
+        self.code = code
+        self.message = message
+        self.fatal = fatal
+
+    def __repr__(self) -> str:
+        return f"<FrameError {self.code} {self.message!r}>"
+
+
+class FrameParser:
+    """Cuts a stream into frames; the result does not depend on the pieces it arrives in.
+
+    Never holds more than a header of `max_header`, or what has arrived of a body of at most
+    `max_body`, and the last piece fed.
+    """
+
+    def __init__(self, *, max_header: int = MAX_HEADER, max_body: int = MAX_BODY) -> None:
+        self._max_header = max_header
+        self._max_body = max_body
+        self._buffer = bytearray()
+        self._length = 0
+        self._found: list[Frame | FrameError] = []
+        self._step = self._read_header
+        """What the buffer begins with. Returns whether another step is possible."""
+
+    def __repr__(self) -> str:
+        state = self._step.__name__.strip("_").replace("_", " ")
+        return f"<FrameParser: {state}, {len(self._buffer)} bytes waiting>"
+
+    def feed(self, data: bytes) -> list[Frame | FrameError]:
+        """Take the next bytes; returns what they completed, in order."""
+        self._buffer += data
+        while self._step():
+            pass
+        found, self._found = self._found, []
+        return found
+
+    @property
+    def pending(self) -> bytes:
+        """What was fed and is not in a frame yet. Another parser that is fed it stands where
+        this one does; what this one is passing over, the other reports once more."""
+        header = b""
+        if self._step == self._read_body:
+            header = b"Content-Length: %d\r\n\r\n" % self._length
+        elif self._step == self._skip_body:
+            header = b"Content-Length: %d\r\nContent-Type: ;charset=unread\r\n\r\n" % self._length
+        return header + bytes(self._buffer)
+
+    # ---- steps ----
+
+    def _read_header(self) -> bool:
+        buffer = self._buffer
+        if plain := _PLAIN.match(buffer):
+            length = int(plain[1])  # a match reads the buffer anew each time it is asked
+            del buffer[: plain.end()]
+            return self._expect_body(length)
+        begin = _NOT_BLANK.search(buffer)
+        del buffer[: begin.start() if begin else len(buffer)]
+        if not buffer:
+            return False
+        if not _BEGINS_LIKE_A_HEADER.match(buffer):
+            return self._lose("This is not a header.")
+        if end := _BLANK_LINE.search(buffer, 0, self._max_header):
+            return self._read_lines(bytes(buffer[: end.start()]), end.end())
+        if len(buffer) < self._max_header:
+            return False
+        return self._refuse(f"A header is at most {self._max_header} bytes.", self._skip_header)
+
+    def _read_body(self) -> bool:
+        if len(self._buffer) < self._length:
+            return False
+        with memoryview(self._buffer) as view:
+            self._found.append(Frame(bytes(view[: self._length])))
+        del self._buffer[: self._length]
+        self._step = self._read_header
+        return True
+
+    def _skip_header(self) -> bool:
+        end = _BLANK_LINE.search(self._buffer)
+        if end is None:
+            del self._buffer[:-2]
+            return False
+        del self._buffer[: end.end()]
+        self._step = self._find_header
+        return True
+
+    def _skip_body(self) -> bool:
+        skipped = min(self._length, len(self._buffer))
+        del self._buffer[:skipped]
+        self._length -= skipped
+        if self._length:
+            return False
+        self._step = self._read_header
+        return True
+
+    def _find_header(self) -> bool:
+        found = _NEXT_LENGTH.search(self._buffer)
+        if found is None:
+            del self._buffer[:-_TAIL]
+            return False
+        del self._buffer[: found.start()]
+        self._step = self._read_header
+        return True
+
+    # ---- headers ----
+
+    def _read_lines(self, block: bytes, size: int) -> bool:
+        """Take a header that arrived whole: its lines, and its size with the blank line."""
+        lengths: set[bytes] = set()
+        charset = b"utf-8"
+        at = 0
+        for line in block.split(b"\n"):
+            header = _HEADER.fullmatch(line)
+            if header is None:
+                return self._lose("A header has a line without a colon.", at)
+            name = header[1].rstrip().lower()
+            if name == b"content-length":
+                lengths.add(header[2])
+            elif name == b"content-type" and (given := _CHARSET.search(header[2])):
+                charset = given[1].lower()
+            at += len(line) + 1
+        if not lengths:
+            return self._lose("A header has no Content-Length.")
+        del self._buffer[:size]
+        digits = [_DIGITS.fullmatch(length) for length in lengths]
+        values = {int(match[1]) for match in digits if match}
+        if len(values) != 1 or None in digits or values == {0}:
+            return self._refuse("Content-Length is not one number above 0.", self._find_header)
+        return self._expect_body(values.pop(), charset)
+
+    def _expect_body(self, length: int, charset: bytes = b"utf-8") -> bool:
+        self._length = length
+        if length > self._max_body:
+            skip = self._skip_body if length <= SKIPPABLE else self._find_header
+            return self._refuse(f"A body is at most {self._max_body} bytes.", skip)
+        if charset not in (b"utf-8", b"utf8"):
+            return self._refuse("The charset of a body is utf-8.", self._skip_body)
+        self._step = self._read_body
+        return True
+
+    def _lose(self, message: str, at: int = 0) -> bool:
+        """Give up what begins `at`; a frame may begin anywhere behind it."""
+        del self._buffer[:at]
+        return self._refuse(message, self._find_header)
+
+    def _refuse(self, message: str, step: Callable[[], bool]) -> bool:
+        self._found.append(FrameError(INVALID_REQUEST, message))
+        self._step = step
+        return True
+
+
+def frame(body: bytes) -> bytes:
+    return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+_MARKS = bytes.maketrans(b"{}", b"[]")
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
+_STRING = re.compile(rb'"[^"]*"?')
+_PIECE = 1024 * 1024
+
+
+def nesting_depth_exceeds(body: bytes, limit: int = 200) -> bool:
+    """Whether arrays and objects are nested deeper than `limit`. Costs next to nothing for a
+    body that has no more than that many of them."""
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return False
+    # Escapes go first, so that every quote that is left begins or ends a string.
+    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = _without_strings(unescaped.translate(_MARKS, _NO_MARKS).replace(b'""', b""))
+    # What is ordinary is flat and wide: it vanishes as its leaves are taken off.
+    while limit and len(bare := brackets.replace(b"[]", b"")) < len(brackets) // 2:
+        brackets = bare
+        limit -= 1
+    return any(depth > limit for depth in accumulate(92 - bracket for bracket in brackets))
+
+
+def _without_strings(marks: bytes) -> bytes:
+    """Piece by piece, because a substitution keeps an object for every match."""
+    pieces: list[bytes] = []
+    in_string = False
+    for at in range(0, len(marks), _PIECE):
+        piece = marks[at : at + _PIECE]
+        pieces.append(_STRING.sub(b"", b'"' + piece if in_string else piece))
+        in_string ^= piece.count(b'"') % 2 == 1
+    return b"".join(pieces)
