@@ -233,7 +233,8 @@ class ConversationExport(msgspec.Struct, frozen=True, kw_only=True, rename="came
 
 
 Publish = Callable[[Sequence[DurableEvent]], None]
-"""Called on the event loop, in commit order, before the call that committed returns."""
+"""Called on the event loop, in commit order, before the call that committed returns; also for
+commits without events that change what a list of conversations shows."""
 
 
 class ConversationStore(Protocol):
@@ -249,6 +250,8 @@ class ConversationStore(Protocol):
     """
 
     store_id: str
+    change_no: int
+    """The number of the newest change that this process knows of."""
     degraded: str | None
     """Why the store is read-only, or None."""
 

@@ -28,10 +28,13 @@ class Subscription:
         self.conversation_id = conversation_id
         self._deliver = deliver
         self._held: list[Event] | None = []
+        self._known_seq = 0
+        """Events up to here are in the catch-up; some may be published only after it."""
 
     def offer(self, event: Event) -> None:
         if self._held is None:
-            self._deliver(event)
+            if isinstance(event, Delta) or event.seq > self._known_seq:
+                self._deliver(event)
         else:
             self._held.append(event)
 
@@ -46,6 +49,7 @@ class Subscription:
         held, self._held = self._held or [], None
         if isinstance(caught_up, Missing):
             return
+        self._known_seq = caught_up.last_seq
         known = {(part.message_id, part.part): part.length for part in caught_up.open_parts}
         for event in held:
             if isinstance(event, Delta):

@@ -7,9 +7,10 @@ import sqlite3
 from ..interfaces import Publish
 from .database import Database
 from .lane import InlineLane
+from .opened import Opened
 from .owners import Instances
-from .schema import SCHEMA_VERSION, create_first
-from .sql import Opened, SqlStore
+from .schema import SCHEMA_VERSION, create_first, read_store_id
+from .sql import SqlStore
 
 
 class MemoryStore(SqlStore):
@@ -28,6 +29,7 @@ def open_in_memory(instance_id: str | None = None) -> Opened:
         reader=database,
         read_lane=lane,
         instances=Instances(None, instance_id),
+        store_id=database.read(read_store_id),
         path=None,
     )
 

@@ -73,15 +73,15 @@ def retire(write: Write) -> None:
     write.conn.execute("DELETE FROM instances WHERE id = ?", (write.instance,))
 
 
-def claim(write: Write, row: ConversationRow, is_dead: IsDead) -> int:
+def claim(write: Write, row: ConversationRow, is_dead: IsDead, *, force: bool = False) -> int:
     """Own the conversation and return the generation. Raises `Conflict` when another living
-    sidecar owns it."""
+    sidecar owns it, unless `force`."""
     owner = write.conn.execute(
         "SELECT instance, generation FROM owners WHERE conversation = ?", (row.key,)
     ).fetchone()
     if owner is not None and owner[0] == write.instance:
         return int(owner[1])
-    if owner is not None and not is_dead(owner[0]):
+    if owner is not None and not force and not is_dead(owner[0]):
         raise Conflict(
             "This conversation is open in another window.",
             conversation_id=row.id,

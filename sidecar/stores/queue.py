@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..conversations import (
+    ContextFile,
     Prompt,
     QueueEntry,
     QueueState,
@@ -233,8 +234,13 @@ def _entry(conn: sqlite3.Connection, found: _Found) -> QueueEntry:
     return entry_value(found.row.id, row, _position(conn, found.packed))
 
 
-def update_entry(write: Write, message_id: str, prompt: Prompt) -> QueueEntry:
+def update_entry(
+    write: Write, message_id: str, text: str, files: tuple[ContextFile, ...] | None
+) -> QueueEntry:
     found = _find_queued(write, message_id)
+    prompt = msgspec.structs.replace(_entry(write.conn, found).prompt, input=text)
+    if files is not None:
+        prompt = msgspec.structs.replace(prompt, context_files=files)
     write.conn.execute(
         "UPDATE queue SET prompt = ? WHERE key = ?", (to_json(prompt).decode(), found.key)
     )
@@ -310,7 +316,7 @@ def _end_unrun(write: Write, found: _Found) -> None:
 _RETRYABLE = (QueueState.FAILED, QueueState.CANCELLED, QueueState.INTERRUPTED, QueueState.PARKED)
 
 
-def retry(write: Write, message_id: str) -> Receipt:
+def retry(write: Write, message_id: str) -> tuple[str, Receipt]:
     found = _find(write, message_id)
     if found.state not in _RETRYABLE:
         raise InvalidState("This prompt has not ended yet.", conversation_id=found.row.id)
@@ -318,7 +324,7 @@ def retry(write: Write, message_id: str) -> Receipt:
         _end_unrun(write, found)
     # The old row goes: one entry can be tried again once, however often it is asked for.
     write.conn.execute("DELETE FROM queue WHERE key = ?", (found.key,))
-    return _append(write, found.row, found.prompt, None, b"")
+    return found.row.id, _append(write, found.row, found.prompt, None, b"")
 
 
 def waiting(conn: sqlite3.Connection) -> dict[str, int]:

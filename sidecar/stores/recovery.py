@@ -7,7 +7,7 @@ import sqlite3
 from ..conversations import MessageStatus, QueueState, StopReason
 from ..events import QueueChanged, Rewound
 from ..interfaces import TurnOutcome
-from .owners import IsDead
+from .owners import IsDead, claim
 from .rows import ConversationRow, load_message, part_range, unpack_id
 from .running import Running, find_running, finish
 from .write import Write
@@ -31,11 +31,25 @@ def settle_dead(write: Write, row: ConversationRow, is_dead: IsDead) -> bool:
     turn = find_running(write.conn, row)
     if turn is None or not (turn.owner is None or is_dead(turn.owner)):
         return False
+    _settle(write, row, turn)
+    return True
+
+
+def take_over(write: Write, conversation_id: str, is_dead: IsDead, force: bool) -> None:
+    """Become the owner; a turn of the former one ends here as if its process had died."""
+    row = write.conversation(conversation_id)
+    claim(write, row, is_dead, force=force)
+    turn = find_running(write.conn, row)
+    if turn is not None and turn.generation != turn.owner_generation:
+        _settle(write, row, turn)
+    write.touch(row)
+
+
+def _settle(write: Write, row: ConversationRow, turn: Running) -> None:
     if _has_begun(write.conn, turn):
         _interrupt(write, row, turn)
     else:
         _put_back(write, row, turn)
-    return True
 
 
 def _has_begun(conn: sqlite3.Connection, turn: Running) -> bool:

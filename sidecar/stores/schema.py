@@ -166,6 +166,11 @@ def create_first(conn: sqlite3.Connection) -> None:
     conn.execute("INSERT INTO meta VALUES (1, ?, 0, ?)", (new_id(), now_ms()))
 
 
+def read_store_id(conn: sqlite3.Connection) -> str:
+    store_id: str = conn.execute("SELECT store_id FROM meta").fetchone()[0]
+    return store_id
+
+
 def migrate(conn: sqlite3.Connection) -> None:
     """Bring the store up to date; one transaction per step. The caller holds the writer lock."""
     from sqlite_utils import Database

@@ -10,6 +10,10 @@ from ..interfaces import SearchHit, SearchResult
 from .rows import get_conversation, unpack_id
 from .write import Write
 
+MIN_PREFIX = 3
+"""A shorter last word stands for itself: as a beginning it would match half of the vocabulary,
+and that takes longer than a user waits."""
+
 INDEX_STEP = 200
 """Messages indexed in one transaction, so that nobody waits long for the writer."""
 
@@ -94,6 +98,8 @@ def search(
 
 def _terms(query: str) -> str:
     """What the user typed as quoted words, the last one as a beginning: never as syntax."""
-    words = ['"' + word.replace('"', '""') + '"' for word in query.replace("\0", " ").split()]
-    words = [word for word in words if any(char.isalnum() for char in word)]
-    return " ".join(words) + "*" if words else ""
+    words = [
+        word for word in query.replace("\0", " ").split() if any(char.isalnum() for char in word)
+    ]
+    quoted = " ".join('"' + word.replace('"', '""') + '"' for word in words)
+    return quoted + "*" if words and len(words[-1]) >= MIN_PREFIX else quoted

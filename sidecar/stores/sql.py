@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import msgspec
 
 from ..conversations import (
     AgentMode,
+    ContextFile,
     Conversation,
     Message,
     Page,
@@ -40,8 +39,9 @@ from ..interfaces import (
 )
 from . import conversations, owners, queue, reading, recovery, search, transcript, turns
 from .database import Database
-from .lane import Lane, closed
-from .owners import Instances
+from .figures import figures
+from .lane import closed
+from .opened import Opened
 from .rows import get_conversation
 from .schema import SCHEMA_VERSION
 from .write import Write
@@ -52,20 +52,6 @@ _log = logging.getLogger(__name__)
 
 _READ_STEP = 200
 """Messages read in one transaction when all are asked for."""
-
-
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a store is made of."""
-
-    writer: Database | None
-    """None for a store that can only be read."""
-    write_lane: Lane
-    reader: Database
-    read_lane: Lane
-    instances: Instances
-    path: Path | None
-    degraded: str | None = None
-    notice: str | None = None
 
 
 class SqlStore:
@@ -83,7 +69,7 @@ class SqlStore:
         self._closed = False
         self.degraded = opened.degraded
         self.notice = opened.notice
-        self.store_id: str = opened.reader.conn.execute("SELECT store_id FROM meta").fetchone()[0]
+        self.store_id = opened.store_id
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.store_id}: {self.degraded or 'writable'}>"
@@ -127,8 +113,10 @@ class SqlStore:
             writer.checkpoint()
 
     def _committed(self, done: tuple[object, Write]) -> None:
-        if events := done[1].events:
-            self._publish(events)
+        write = done[1]
+        if write.has_changed:
+            self.change_no = write.change_no
+            self._publish(write.events)
 
     async def aclose(self) -> None:
         """Leave no journal behind. May be called twice."""
@@ -315,8 +303,12 @@ class SqlStore:
             lambda conn: queue.entries(conn, get_conversation(conn, conversation_id))
         )
 
-    async def update_entry(self, message_id: str, prompt: Prompt) -> QueueEntry:
-        return await self._write(lambda write: queue.update_entry(write, message_id, prompt))
+    async def update_entry(
+        self, message_id: str, input: str, context_files: tuple[ContextFile, ...] | None = None
+    ) -> QueueEntry:
+        return await self._write(
+            lambda write: queue.update_entry(write, message_id, input, context_files)
+        )
 
     async def reorder(self, message_id: str, position: int) -> Sequence[QueueEntry]:
         return await self._write(lambda write: queue.reorder(write, message_id, position))
@@ -327,11 +319,15 @@ class SqlStore:
     async def hold_entries(self, conversation_id: str, reason: str | None) -> None:
         await self._write(lambda write: queue.hold_entries(write, conversation_id, reason))
 
-    async def retry(self, message_id: str) -> Receipt:
+    async def retry(self, message_id: str) -> tuple[str, Receipt]:
         return await self._write(lambda write: queue.retry(write, message_id))
 
     async def waiting(self) -> Mapping[str, int]:
         return await self._read(queue.waiting)
+
+    async def take_over(self, conversation_id: str, *, force: bool) -> None:
+        is_dead = self._instances.is_dead
+        await self._write(lambda write: recovery.take_over(write, conversation_id, is_dead, force))
 
     # ---- turns ----
 
@@ -398,23 +394,6 @@ class SqlStore:
         )
 
     async def status(self) -> StoreStatus:
-        def figures(conn: sqlite3.Connection) -> StoreStatus:
-            pages = conn.execute("PRAGMA page_count").fetchone()[0]
-            page_size = conn.execute("PRAGMA page_size").fetchone()[0]
-            count, messages, queued = conn.execute(
-                "SELECT count(*), total(message_count), total(queue_length) FROM conversations"
-            ).fetchone()
-            return StoreStatus(
-                store_id=self.store_id,
-                schema_version=SCHEMA_VERSION,
-                sqlite_version=sqlite3.sqlite_version,
-                path=None if self._opened.path is None else str(self._opened.path),
-                size=pages * page_size,
-                wal_size=0 if self._writer is None else self._writer.wal_size(),
-                conversations=count,
-                messages=int(messages),
-                queued=int(queued),
-                degraded=self.degraded,
-            )
-
-        return await self._read(figures)
+        path = None if self._opened.path is None else str(self._opened.path)
+        wal_size = 0 if self._writer is None else self._writer.wal_size()
+        return await self._read(lambda conn: figures(conn, path, wal_size, self.degraded))

@@ -8,7 +8,9 @@ from ..interfaces import Publish
 from .files import open_file
 from .lane import ThreadLane
 from .memory import open_in_memory
-from .sql import Opened, SqlStore
+from .opened import Opened
+from .schema import read_store_id
+from .sql import SqlStore
 
 
 class SqliteStore(SqlStore):
@@ -27,6 +29,7 @@ class SqliteStore(SqlStore):
         lane = ThreadLane("store-writer")
         try:
             file = await lane.run(lambda: open_file(path, instance_id))
+            store_id = await lane.run(lambda: file.reader.read(read_store_id))
         except BaseException:
             await lane.aclose()
             raise
@@ -37,6 +40,7 @@ class SqliteStore(SqlStore):
                 reader=file.reader,
                 read_lane=ThreadLane("store-reader"),
                 instances=file.instances,
+                store_id=store_id,
                 path=path,
                 degraded=file.degraded,
                 notice=file.notice,

@@ -53,6 +53,11 @@ class Write:
             ).fetchone()
         return self._change_no
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether this commit changes anything that a list of conversations shows."""
+        return self._change_no is not None
+
     def conversation(self, conversation_id: str) -> ConversationRow:
         row = get_conversation(self.conn, conversation_id)
         return self._rows.get(row.key, row)

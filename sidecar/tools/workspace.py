@@ -15,16 +15,27 @@ import re
 import stat
 import threading
 import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 from anyio import to_thread
 
 from ..conversations import JsonObject
+from ..errors import AgentError
 from ..interfaces import Tool, ToolOutput, ToolSpec
+
+T = TypeVar("T")
+Stopped = Callable[[], bool]
+"""Whether nobody waits for the answer any more."""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
 
 OUTPUT_BYTES = 64 * 1024
 READ_BYTES = 8 * 1024 * 1024
@@ -34,20 +45,24 @@ MAX_FILES = 50_000
 SEARCH_SECONDS = 10.0
 """More than a local disk needs for `MAX_FILES`; ends a search on a network mount."""
 GIT_SECONDS = 5.0
+GIT_ENVIRONMENT = _words("PATH HOME XDG_CONFIG_HOME USERPROFILE APPDATA SYSTEMROOT TEMP TMP")
+"""All of our environment that git gets to see: there may be keys in the rest."""
 
 CANDIDATES = 100
 PASSAGE_LINES = 18
 LINE_LENGTH = 240
 
 SKIPPED_FOLDERS = frozenset(
-    "node_modules bower_components __pycache__ venv dist build out target site-packages coverage"
-    " htmlcov".split()
+    _words("""
+    node_modules bower_components __pycache__ venv dist build out target site-packages
+    coverage htmlcov
+    """)
 )
-SKIPPED_SUFFIXES = tuple(
-    ".png .jpg .jpeg .gif .webp .ico .icns .bmp .pdf .zip .gz .bz2 .xz .zst .7z .tar .jar .whl .so"
-    " .dylib .dll .exe .o .a .pyc .class .wasm .woff .woff2 .ttf .otf .eot .mp3 .mp4 .mov .sqlite"
-    " .sqlite3 .db .lock .map .min.js .min.css package-lock.json".split()
-)
+SKIPPED_SUFFIXES = _words("""
+    .png .jpg .jpeg .gif .webp .ico .icns .bmp .pdf .zip .gz .bz2 .xz .zst .7z .tar .jar .whl
+    .so .dylib .dll .exe .o .a .pyc .class .wasm .woff .woff2 .ttf .otf .eot .mp3 .mp4 .mov
+    .sqlite .sqlite3 .db .lock .map .min.js .min.css package-lock.json
+    """)
 SECRETS = (".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*")
 """Never listed and never searched, so that no key is quoted by accident."""
 
@@ -73,8 +88,14 @@ def workspace_tools(
     `read_file` gives a file as an editor shows it, unsaved changes included, or None when it
     does not have it; `read` asks it first. `search` looks at what is saved.
     """
+    if not roots:
+        return []
     workspace = Workspace(roots)
-    return []
+    return [
+        WorkspaceTool(READ, partial(_read, workspace, read_file)),
+        WorkspaceTool(LIST, partial(_list, workspace)),
+        WorkspaceTool(SEARCH, partial(_search, workspace)),
+    ]
 
 
 # ---- the way in --------------------------------------------------------------------------
@@ -105,7 +126,7 @@ class Workspace:
                 if real == root or root in real.parents:
                     inside.append(self._entry(label, real.relative_to(root).as_posix()))
         if not inside:
-            raise Refused(f"'{name}' is not inside the workspace folders.")
+            raise Refused(f"{name[:200]!r} is not inside the workspace folders.")
         return next((e for e in inside if (e.root / e.relative).exists()), inside[0])
 
     def files(self) -> list[Entry]:
@@ -114,9 +135,22 @@ class Workspace:
         for label, root in self.roots.items():
             for relative in sorted(_git_files(root, self.roots.values()) or _walk(root)):
                 base = relative.rpartition("/")[2].lower()
-                if not any(fnmatch.fnmatch(base, secret) for secret in SECRETS):
+                is_secret = any(fnmatch.fnmatchcase(base, secret) for secret in SECRETS)
+                if relative.isprintable() and not is_secret:
                     found.append(self._entry(label, relative))
         return found[:MAX_FILES]
+
+    def alike(self, name: str) -> Entry:
+        """The one file whose name ends in `name`, for an agent that knows only that much."""
+        found = [entry for entry in self.files() if f"/{entry.name}".endswith(f"/{name}")]
+        if len(found) == 1:
+            return found[0]
+        some = ", ".join(entry.name for entry in found[:10])
+        raise Refused(
+            f"There are {len(found)} files of that name: {some}."
+            if found
+            else f"There is no file {name[:200]!r} in the workspace."
+        )
 
     def read(self, entry: Entry, limit: int) -> str:
         """The text of a regular file. Nothing on the way may be a link any more, and what was
@@ -125,7 +159,7 @@ class Workspace:
         with open(_open(path), "rb") as file:
             opened = os.fstat(file.fileno())
             if not stat.S_ISREG(opened.st_mode):
-                raise Refused(f"'{entry.name}' is not a regular file.")
+                raise Refused(f"'{entry.name}' is not a file; a folder can be listed.")
             if Path(os.path.realpath(path)) != path or not os.path.samestat(path.stat(), opened):
                 raise Refused(f"'{entry.name}' changed while it was being read.")
             if opened.st_size > limit:
@@ -153,7 +187,7 @@ def _text(data: bytes) -> str | None:
     return data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _git_files(root: Path, roots: Sequence[Path] | Any) -> list[str]:
+def _git_files(root: Path, roots: Collection[Path]) -> list[str]:
     """What git tracks or would track below `root`; empty when git cannot tell."""
     import shutil
     import subprocess
@@ -162,7 +196,7 @@ def _git_files(root: Path, roots: Sequence[Path] | Any) -> list[str]:
     # A program that lies in the workspace is the workspace's, not the user's.
     if git is None or any(other in Path(os.path.realpath(git)).parents for other in roots):
         return []
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment = {name: os.environ[name] for name in GIT_ENVIRONMENT if name in os.environ}
     try:
         result = subprocess.run(
             # The repository's own configuration could name a program to run as its monitor.
@@ -184,66 +218,36 @@ def _git_files(root: Path, roots: Sequence[Path] | Any) -> list[str]:
 
 
 def _walk(root: Path) -> list[str]:
-    """Files below a folder that git does not know: links and hidden or generated folders left
-    out, and what the `.gitignore` files on the way ignore."""
+    """Files below a folder that git does not know, hidden and generated folders left out."""
     found: list[str] = []
-    ignored: list[tuple[str, re.Pattern[str], bool]] = []
     for folder, folders, files in os.walk(root):
-        below = "" if folder == str(root) else Path(folder).relative_to(root).as_posix() + "/"
-        if ".gitignore" in files:
-            ignored += _ignore_rules(Path(folder, ".gitignore"), below)
         folders[:] = sorted(
             name
             for name in folders
-            if name not in SKIPPED_FOLDERS
-            and (not name.startswith(".") or name == ".github")
-            and not _is_ignored(f"{below}{name}/", ignored)
+            if name not in SKIPPED_FOLDERS and (name[0] != "." or name == ".github")
         )
-        found += [below + name for name in files if not _is_ignored(below + name, ignored)]
+        below = Path(folder).relative_to(root)
+        found += [(below / name).as_posix() for name in files]
         if len(found) >= MAX_FILES:
             break
     return found
 
 
-def _ignore_rules(file: Path, below: str) -> Iterator[tuple[str, re.Pattern[str], bool]]:
-    """(folder it speaks for, pattern, whether it ignores) of each line, in order."""
-    try:
-        with open(_open(file), "rb") as opened:
-            lines = (_text(opened.read(SEARCH_BYTES)) or "").split("\n")
-    except OSError:
-        return
-    for line in (line.strip() for line in lines):
-        glob = line.removeprefix("!").removeprefix("\\")
-        if not glob or line.startswith("#"):
-            continue
-        anywhere = "" if "/" in glob.rstrip("/") else "(?:.*/)?"
-        body = re.escape(glob.strip("/")).replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*")
-        body = body.replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-        end = "/" if glob.endswith("/") else "/?"
-        yield below, re.compile(f"{anywhere}{body}{end}"), not line.startswith("!")
-
-
-def _is_ignored(path: str, rules: list[tuple[str, re.Pattern[str], bool]]) -> bool:
-    verdict = False
-    for below, pattern, ignores in rules:
-        if path.startswith(below) and pattern.fullmatch(path, len(below)):
-            verdict = ignores
-    return verdict
-
-
 # ---- what a question asks for ------------------------------------------------------------
 
 NOISE = frozenset(
-    "a about all also an and any are as at be been being by can class classes code codebase could"
-    " define defined defines definition describe did do does done each explain file files find for"
-    " from function functions get gets give go handle handled handles happen happens has have help"
-    " here how i if implement implementation implemented implements in into is it its kept know"
-    " lie lies like line live lives located look looking made make makes many me method methods"
-    " module much my need no of on or our part place please project repo repository responsible"
-    " say says search see should show so some tell than that the their them then there these they"
-    " thing this those through to under up us use used uses using want was we were what whats"
-    " when where wheres which while who whose why will with work working works would you your"
-    .split()
+    _words("""
+    a about all also an and any are as at be been being by can class classes code codebase
+    could define defined defines definition describe did do does done each explain file files
+    find for from function functions get gets give go handle handled handles happen happens
+    has have help here how i if implement implementation implemented implements in into is it
+    its kept know lie lies like line live lives located look looking made make makes many me
+    method methods module much my need no of on or our part place please project repo
+    repository responsible say says search see should show so some tell than that the their
+    them then there these they thing this those through to under up us use used uses using
+    want was we were what whats when where wheres which while who whose why will with work
+    working works would you your
+    """)
 )
 """Words that say how something is asked, not what."""
 
@@ -284,10 +288,10 @@ CODE = re.compile(
 TOKEN = re.compile(r"[\w$]+(?:\.[A-Za-z_]\w*)*")
 IDENTIFIER = re.compile(r"\w+")
 SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
-ENDINGS = (
-    "ations ation ators ator ating ated ates ate ions ion ings ing ments ment ies ied ers er ors or"
-    " ed es e s y".split()
-)
+ENDINGS = _words("""
+    ations ation ators ator ating ated ates ate ions ion ings ing ments ment ies ied ers er
+    ors or ed es e s y
+    """)
 
 Answers = tuple[tuple[int, float], ...]
 """Which terms of a question something answers (by number), and how well (1 is fully)."""
@@ -341,7 +345,9 @@ class Question:
             whole = identifier.lower()
             found = [pair for part in parts for pair in self._of_word(part.lower())]
             if len(parts) > 1 and not found:  # GZip, web_socket
-                found = [pair for a, b in pairwise(parts) for pair in self._of_word((a + b).lower())]
+                found = [
+                    pair for a, b in pairwise(parts) for pair in self._of_word((a + b).lower())
+                ]
             found += [(n, 1.0) for n, term in self.names if term.forms[0] == whole]
             self._known[identifier] = tuple(found)
         return self._known[identifier]
@@ -359,7 +365,9 @@ class Question:
                 rest = stem(word[len(term.text) :])
                 if also := [(m, 0.8) for m, other in self.words if other.forms[0] == rest]:
                     return ((n, 0.8), *also)
-            if len(term.forms[0]) > 4 and (word.startswith(term.forms[0]) or word.endswith(term.text)):
+            if len(term.forms[0]) > 4 and (
+                word.startswith(term.forms[0]) or word.endswith(term.text)
+            ):
                 return ((n, 0.45),)
         return ()
 
@@ -383,13 +391,15 @@ DEFINITION = re.compile(
     r"(?:def|class|function\*?|fn|func|struct|enum|trait|interface|type|module|namespace|mod|impl"
     r"|object|record|protocol|extension|macro_rules!)\s+(?:\([^)]*\)\s*)?([\w$]+)"
     r"|(?:export\s+)?(?:(?:const|let|var|val|static)\s+)?([A-Za-z_$][\w$]*)\s*(?::[^=]{1,80})?=(?!=)"
-    r"|\s+(?!if\b|for\b|while\b|switch\b|catch\b|else\b|return\b|new\b)"
-    r"(?:(?:async|static|private|public|protected|readonly|get|set|override)\s+)*"
-    r"([\w$]+)\([^;]*\)[^;=(]*\{$"
+    r"|\s*(?!if\b|for\b|while\b|switch\b|catch\b|else\b|return\b|new\b)"
+    r"(?:[\w$<>\[\]*&:,.?]+\s+){0,5}[*&]*([\w$]+)\([^;]*\)[^;=(]*\{$"
+    r"|\W*CREATE\s+(?:VIRTUAL\s+)?TABLE\s+(?:IF NOT EXISTS\s+)?(\w+)"
 )
 HEADING = re.compile(r"#{1,6}\s+(.+)|={2,}\s+(.+?)\s+=+$")
 UNDERLINE = re.compile(r"([=\-~^\"'#*+])\1{2,}\s*")
-SECTION = re.compile(r"\[+([^\]]+)\]|([\w./-]+)\s*[:=]|(?:\t| {2})\"([\w./-]+)\"\s*:| {2}([\w-]+):$")
+SECTION = re.compile(
+    r"\[+([^\]]+)\]|([\w./-]+)\s*[:=]|(?:\t| {2})\"([\w./-]+)\"\s*:| {2}([\w-]+):$"
+)
 IMPORT = re.compile(r"\s*(?:import|from|use|using|#include|package)\b|.*\brequire\(")
 GENERATED = re.compile(r"(?i)\bgenerated (?:by|from|file|code)|do not edit|auto-?generated")
 LEAD = ("@", "#", "//", "/*", "*", "--")
@@ -400,9 +410,9 @@ TESTS = re.compile(
     r"|test_[^/]*|conftest\.[^/]*|[^/]*[._](?:test|spec)\.[^/]*)"
 )
 DATA = (".csv", ".tsv", ".svg", ".log", ".po", ".ipynb", ".jsonl", ".snap")
-CONFIG = tuple(
-    ".toml .json .jsonc .yaml .yml .cfg .ini .xml .properties makefile dockerfile justfile".split()
-)
+CONFIG = _words("""
+    .toml .json .jsonc .yaml .yml .cfg .ini .xml .properties makefile dockerfile justfile
+    """)
 PROSE = (".md", ".mdx", ".rst", ".txt", ".adoc")
 WORTH = {
     "code": {"code": 1.0, "docs": 0.5, "config": 0.5, "tests": 0.5, "data": 0.2},
@@ -508,8 +518,8 @@ class Ranking:
             worth = 1.0
         if GENERATED.search(text, 0, 600) or seen.entry.relative.startswith(".github/workflows"):
             worth *= 0.5
-        answers = {n: found for n, line in enumerate(lines) if (found := self._in_line(line))}
-        found = []
+        answers = {n: row for n, line in enumerate(lines) if (row := self._in_line(line))}
+        found: list[Passage] = []
         for block in _blocks(lines, kind):
             hits = [n for n in range(block.start, block.end) if n in answers]
             if hits or (block.start == 0 and any(seen.in_path)):
@@ -534,9 +544,9 @@ class Ranking:
         score += 0.5 * max((self._in_one_line(row) for row in rows), default=0.0)
         # The name of a one-liner says less than the name of something with a body.
         score += (0.9 + 0.6 * min(block.end - block.head, 8) / 8) * self._sum(named)
-        score += (1.4 if begins else 0.7) * self._sum(in_path) + 0.5 * self._sum(inside)
+        score += (1.4 if begins else 0.7) * self._sum(in_path) + 0.3 * self._sum(inside)
         held = [
-            max(min(s, 1), d, 0.7 * p, 0.7 * i)
+            max(min(s, 1), d, 0.7 * p, 0.6 * i)
             for s, d, p, i in zip(said, named, in_path, inside, strict=True)
         ]
         return score * self._share(held), held
@@ -660,29 +670,219 @@ def _name_of(lines: list[str], number: int, kind: str) -> str:
 # ---- the tools ---------------------------------------------------------------------------
 
 
-def find_passages(workspace: Workspace, query: str, limit: int, stopped: Callable[[], bool]) -> JsonObject:
+class ReadArguments(msgspec.Struct, rename="camel"):
+    path: Annotated[str, msgspec.Meta(min_length=1)]
+    start_line: Annotated[int, msgspec.Meta(ge=1)] = 1
+    end_line: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class ListArguments(msgspec.Struct, rename="camel"):
+    path: str = ""
+    pattern: str = ""
+
+
+class SearchArguments(msgspec.Struct, rename="camel"):
+    query: Annotated[str, msgspec.Meta(min_length=1)]
+    max_results: Annotated[int, msgspec.Meta(ge=1, le=30)] = 8
+
+
+READ = ToolSpec(
+    name="read",
+    description="Read a text file of the workspace, or some of its lines. The first line of the"
+    " answer names the file and the lines; the text follows as it is.",
+    input_schema={
+        "type": "object",
+        "properties": {
+            "path": {"type": "string", "description": "The file, from the workspace folder on."},
+            "startLine": {"type": "integer", "minimum": 1},
+            "endLine": {"type": "integer", "minimum": 1, "description": "Included."},
+        },
+        "required": ["path"],
+    },
+)
+LIST = ToolSpec(
+    name="list",
+    description="List a folder of the workspace, or with `pattern` all files below it whose"
+    " name or path matches. Ignored and generated files are left out.",
+    input_schema={
+        "type": "object",
+        "properties": {
+            "path": {"type": "string", "description": "The folder; the whole workspace if absent."},
+            "pattern": {"type": "string", "description": "For example `*.py` or `src/*/test_*`."},
+        },
+    },
+)
+SEARCH = ToolSpec(
+    name="search",
+    description="Find the passages of the workspace most likely to answer a question asked in"
+    " words, or to define a name. Answers with JSON: `passages` (best first, with path, line,"
+    " endLine, text, score and the words matched) and `missing` (words no file has).",
+    input_schema={
+        "type": "object",
+        "properties": {
+            "query": {"type": "string", "minLength": 1},
+            "maxResults": {"type": "integer", "minimum": 1, "maximum": 30, "default": 8},
+        },
+        "required": ["query"],
+    },
+)
+
+
+class WorkspaceTool:
+    """A read-only tool. Failures that a model can do something about become outputs."""
+
+    reads_only = True
+
+    def __init__(self, spec: ToolSpec, answer: Callable[[JsonObject], Awaitable[str]]) -> None:
+        self.spec = spec
+        self._answer = answer
+
+    async def run(self, arguments: JsonObject) -> ToolOutput:
+        try:
+            return ToolOutput(await self._answer(arguments))
+        except msgspec.ValidationError as error:
+            return ToolOutput(f"Wrong arguments: {error}.", is_error=True)
+        except Refused as error:
+            return ToolOutput(str(error), is_error=True)
+        except AgentError as error:  # the editor was asked for a file and could not give it
+            return ToolOutput(error.message, is_error=True)
+        except OSError as error:  # its own text would name a path of this machine
+            return ToolOutput(f"That could not be read: {error.strerror}.", is_error=True)
+
+
+async def _in_thread(work: Callable[[Stopped], T]) -> T:
+    """Run blocking work off the loop. A cancelled caller does not wait for it, and it is told."""
+    stop = threading.Event()
+    try:
+        return await to_thread.run_sync(work, stop.is_set, abandon_on_cancel=True)
+    finally:
+        stop.set()
+
+
+async def _read(
+    workspace: Workspace,
+    read_file: Callable[[Path], Awaitable[str | None]] | None,
+    arguments: JsonObject,
+) -> str:
+    wanted = msgspec.convert(arguments, ReadArguments, strict=False)
+
+    def from_disk(_: Stopped) -> tuple[Entry, str]:
+        found = entry if (entry.root / entry.relative).exists() else workspace.alike(entry.name)
+        return found, workspace.read(found, READ_BYTES)
+
+    entry = await _in_thread(lambda _: workspace.locate(wanted.path))
+    shown_by_editor = await read_file(entry.root / entry.relative) if read_file else None
+    if shown_by_editor is None:
+        entry, text = await _in_thread(from_disk)
+    else:
+        text = shown_by_editor
+    lines = text.removesuffix("\n").split("\n")
+    start, end = wanted.start_line, min(wanted.end_line or len(lines), len(lines))
+    if start > end:
+        raise Refused(f"'{entry.name}' has {len(lines)} lines.")
+    shown, more = _bounded(lines[start - 1 : end])
+    title = f"{entry.name}, lines {start}-{start + len(shown) - 1} of {len(lines)}"
+    tail = [f"[{more} more lines; read on from line {start + len(shown)}]"] if more else []
+    return "\n".join([title, *shown, *tail])
+
+
+async def _list(workspace: Workspace, arguments: JsonObject) -> str:
+    wanted = msgspec.convert(arguments, ListArguments, strict=False)
+
+    def work(_: Stopped) -> list[str]:
+        below = ""
+        if wanted.path.strip("./\\"):
+            entry = workspace.locate(wanted.path)
+            if not (entry.root / entry.relative).is_dir():
+                raise Refused(f"There is no folder {wanted.path[:200]!r} in the workspace.")
+            below = "" if entry.name == "." else entry.name + "/"
+        names = [e.name for e in workspace.files() if e.name.startswith(below)]
+        if wanted.pattern:
+            return [name for name in names if _matches(name, wanted.pattern)]
+        folders: dict[str, int] = {}
+        files = []
+        for name in names:
+            child, is_folder, _ = name[len(below) :].partition("/")
+            if is_folder:
+                folders[child] = folders.get(child, 0) + 1
+            else:
+                files.append(name)
+        counted = sorted(folders.items())
+        return [f"{below}{child}/ ({count} files)" for child, count in counted] + sorted(files)
+
+    shown, more = _bounded(await _in_thread(work))
+    return "\n".join([*shown, f"[{more} more]"] if more else shown) or "No files."
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(tail, pattern) for tail in (name, name.rpartition("/")[2]))
+
+
+def _bounded(lines: list[str]) -> tuple[list[str], int]:
+    """As many lines as an output may hold, at least a piece of the first; how many are left."""
+    room = OUTPUT_BYTES - 1024
+    for number, line in enumerate(lines):
+        room -= len(line.encode("utf-8", "replace")) + 1
+        if room < 0:
+            shown = lines[:number] or [line[: OUTPUT_BYTES // 4]]
+            return shown, len(lines) - len(shown)
+    return lines, 0
+
+
+async def _search(workspace: Workspace, arguments: JsonObject) -> str:
+    wanted = msgspec.convert(arguments, SearchArguments, strict=False)
+    result = await _in_thread(
+        lambda stopped: find_passages(workspace, wanted.query, wanted.max_results, stopped)
+    )
+    while len(content := msgspec.json.encode(result)) > OUTPUT_BYTES:
+        result.passages.pop()
+    return content.decode()
+
+
+class Found(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """What `search` answers."""
+
+    passages: list[Passage]
+    missing: list[str]
+    files_searched: int
+    notice: str = ""
+
+
+def find_passages(workspace: Workspace, query: str, limit: int, stopped: Stopped) -> Found:
+    """Blocks. Looks at every file once and at the best of them a second time."""
+    deadline = time.monotonic() + SEARCH_SECONDS
     ranking = Ranking(Question(query))
     entries = workspace.files()
-    for entry in entries:
-        if stopped():
+    notice = ""
+    for number, entry in enumerate(entries):
+        if stopped() or time.monotonic() > deadline:
+            notice = f"Stopped after {number} of {len(entries)} files."
             break
-        text = _scan(entry)
-        if text is not None:
+        if (text := _scanned(entry)) is not None:
             ranking.add(entry, text)
     found: list[Passage] = []
     for seen in ranking.best(CANDIDATES):
+        if stopped():
+            break
         try:
             text = workspace.read(seen.entry, SEARCH_BYTES)
-        except (Refused, OSError):
+        except (Refused, OSError):  # gone or changed since; the next question sees it
             continue
-        mine = sorted(ranking.passages(seen, text), key=lambda p: -p.score)
-        found += mine[:3]
-    found.sort(key=lambda p: -p.score)
-    found = list({p.text: p for p in reversed(found)}.values())[::-1]
-    return {"passages": msgspec.to_builtins(found[:limit]), "missing": ranking.missing(), "filesSearched": ranking.added}
+        found += sorted(ranking.passages(seen, text), key=_score_of)[-2:]
+    found.sort(key=_score_of)
+    distinct = {passage.text: passage for passage in found}
+    best = sorted(distinct.values(), key=_score_of, reverse=True)[:limit]
+    return Found(
+        passages=best, missing=ranking.missing(), files_searched=ranking.added, notice=notice
+    )
 
 
-def _scan(entry: Entry) -> str | None:
+def _score_of(passage: Passage) -> float:
+    return passage.score
+
+
+def _scanned(entry: Entry) -> str | None:
+    """A file's text for weighing it. What is quoted is read again, with every check."""
     if entry.relative.lower().endswith(SKIPPED_SUFFIXES):
         return None
     try:
@@ -691,5 +891,5 @@ def _scan(entry: Entry) -> str | None:
             if not stat.S_ISREG(info.st_mode) or info.st_size > SEARCH_BYTES:
                 return None
             return _text(file.read(SEARCH_BYTES))
-    except (OSError, ValueError):
+    except OSError:
         return None

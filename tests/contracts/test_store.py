@@ -158,11 +158,12 @@ async def test_what_is_unknown_is_not_found(store: ConversationStore) -> None:
         lambda: store.enqueue("x", Prompt(input=""), limit=1),
         lambda: store.known_key("x", new_id()),
         lambda: store.queue("x"),
-        lambda: store.update_entry(new_id(), Prompt(input="")),
+        lambda: store.update_entry(new_id(), ""),
         lambda: store.reorder("nonsense", 0),
         lambda: store.cancel_entry(new_id()),
         lambda: store.retry(new_id()),
         lambda: store.start_turn("x", "p"),
+        lambda: store.take_over("x", force=True),
     ]
     for call in calls:
         with pytest.raises(NotFound):
@@ -301,11 +302,14 @@ async def test_a_waiting_prompt_can_be_edited_moved_and_taken_out(
     await store.create(new())
     a, b, c = [(await store.enqueue("c", Prompt(input=text), limit=9)).message_id for text in "abc"]
     published.clear()
-    assert (await store.update_entry(b, Prompt(input="B"))).prompt.input == "B"
+    file = ContextFile(uri="file:///a")
+    edited = (await store.update_entry(b, "B", (file,))).prompt
+    assert edited == Prompt(input="B", context_files=(file,))
+    assert (await store.update_entry(b, "B")).prompt == edited
     assert [entry.message_id for entry in await store.reorder(c, 0)] == [c, a, b]
     ended = await store.cancel_entry(a)
     assert ended == TurnResult(message_id=a, stop_reason=StopReason.CANCELLED)
-    assert types(published) == ["queueChanged", "queueChanged", "queueChanged", "turnEnded"]
+    assert types(published) == ["queueChanged"] * 4 + ["turnEnded"]
     assert [(e.message_id, e.position) for e in await store.queue("c")] == [(c, 0), (b, 1)]
     assert (await store.known_key("c", a)).result == ended
     assert await store.cancel_entry(a) == ended
@@ -318,7 +322,7 @@ async def test_a_running_prompt_is_left_to_its_turn(store: ConversationStore) ->
     message_id = turn.entry.message_id
     assert await store.cancel_entry(message_id) is None
     for call in (
-        lambda: store.update_entry(message_id, Prompt(input="x")),
+        lambda: store.update_entry(message_id, "x"),
         lambda: store.reorder(message_id, 0),
         lambda: store.retry(message_id),
         lambda: store.start_turn("c", "p"),
@@ -357,7 +361,8 @@ async def test_a_turn_that_did_not_succeed_can_be_retried_once(
     ended = outcome(stop_reason=StopReason.ERROR, status=status, queue_state=state)
     await store.end_turn("c", turn.turn_id, ended)
     assert await store.queue("c") == []
-    receipt = await store.retry(turn.entry.message_id)
+    conversation_id, receipt = await store.retry(turn.entry.message_id)
+    assert conversation_id == "c"
     assert receipt.message_id != turn.entry.message_id
     assert [entry.prompt.input for entry in await store.queue("c")] == ["again"]
     with pytest.raises(InvalidState):
@@ -603,8 +608,10 @@ async def test_all_words_must_match_and_the_newest_hit_comes_first(
     assert [hit.role for hit in (await store.search("fuße schnee")).hits] == ["user"]
     hits = (await store.search("fusse")).hits
     assert [hit.snippet for hit in hits] == ["\2Fusse\3 im Sand"]
-    assert len((await store.search("im s")).hits) == 2
-    assert (await store.search("im s", limit=1)).hits[0].snippet.endswith("\2Sand\3")
+    assert len((await store.search("im")).hits) == 2
+    assert len((await store.search("im", limit=1)).hits) == 1
+    assert (await store.search("im san")).hits[0].snippet.endswith("\2Sand\3")
+    assert (await store.search("im s")).hits == ()
     assert (await store.search("schnee kalt")).hits == ()
 
 
@@ -702,7 +709,8 @@ async def test_every_queued_prompt_ends_once(
     await exchange(store, "a", "b")
     turn = await started(store)
     await store.end_turn("c", turn.turn_id, outcome(**FAILED))
-    await store.cancel_entry((await store.retry(turn.entry.message_id)).message_id)
+    _, receipt = await store.retry(turn.entry.message_id)
+    await store.cancel_entry(receipt.message_id)
     queued = [e.message_id for e in published if type(e).__name__ == "TurnQueued"]
     assert sorted(e.message_id for e in published if isinstance(e, TurnEnded)) == sorted(queued)
     completed = [e for e in published if isinstance(e, MessageCompleted)]

@@ -147,7 +147,12 @@ class OpenAI:
 class Anthropic:
     name = "anthropic"
     content_type = "text/event-stream; charset=utf-8"
-    reasons = {"stop": "end_turn", "tools": "tool_use", "length": "max_tokens", "refusal": "refusal"}
+    reasons = {
+        "stop": "end_turn",
+        "tools": "tool_use",
+        "length": "max_tokens",
+        "refusal": "refusal",
+    }
 
     def opening(self) -> Iterable[bytes]:
         usage = {"input_tokens": 4, "cache_read_input_tokens": 3, "output_tokens": 1}
@@ -221,7 +226,9 @@ class Gemini:
             case Thinking(text):
                 yield self._chunk([{"text": text, "thought": True}])
             case Call(id, name, arguments):
-                call = f'{{"id": {json.dumps(id)}, "name": {json.dumps(name)}, "args": {arguments}}}'
+                call = (
+                    f'{{"id": {json.dumps(id)}, "name": {json.dumps(name)}, "args": {arguments}}}'
+                )
                 signed = f'{{"functionCall": {call}, "thoughtSignature": "c2lnbmVk"}}'
                 yield self._raw_chunk(signed)
             case Stop():

@@ -57,7 +57,7 @@ class Queue(RuleBasedStateMachine):
     def update(self, data: st.DataObject) -> None:
         index = data.draw(st.integers(0, len(self.waiting) - 1))
         message_id, _ = self.waiting[index]
-        self.do(self.store.update_entry(message_id, Prompt(input="edited")))
+        self.do(self.store.update_entry(message_id, "edited"))
         self.waiting[index] = (message_id, "edited")
 
     @precondition(lambda self: self.waiting)
@@ -78,7 +78,7 @@ class Queue(RuleBasedStateMachine):
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
         entry = self.retryable.pop(data.draw(st.integers(0, len(self.retryable) - 1)))
-        receipt = self.do(self.store.retry(entry[0]))
+        _, receipt = self.do(self.store.retry(entry[0]))
         self.waiting.append((receipt.message_id, entry[1]))
 
     @precondition(lambda self: self.running is None)

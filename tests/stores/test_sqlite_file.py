@@ -138,6 +138,36 @@ async def test_a_living_owner_keeps_its_conversation(path: Path) -> None:
     await second.aclose()
 
 
+async def test_a_forced_take_over_shuts_the_former_owner_out(path: Path) -> None:
+    first = await SqliteStore.open(path, ignore)
+    second = await SqliteStore.open(path, ignore)
+    await first.create(new())
+    turn = await start(first)
+    await first.request_started("c", turn.turn_id)
+    with pytest.raises(Conflict):
+        await second.take_over("c", force=False)
+    await second.take_over("c", force=True)
+    await first.append_text([TextChunk("c", turn.turn_id, turn.reply_id, 0, "text", 0, "late")])
+    with pytest.raises(InvalidState):
+        await first.end_turn("c", turn.turn_id, DONE)
+    await first.take_over("c", force=True)
+    with pytest.raises(InvalidState):
+        await first.end_turn("c", turn.turn_id, DONE)
+    _, reply = await first.messages("c")
+    assert (reply.status, reply.parts) == (MessageStatus.INTERRUPTED, ())
+    for store in (first, second):
+        await store.aclose()
+
+
+async def test_taking_over_what_one_owns_changes_nothing(path: Path) -> None:
+    store = await SqliteStore.open(path, ignore)
+    await store.create(new())
+    turn = await start(store)
+    await store.take_over("c", force=True)
+    await store.end_turn("c", turn.turn_id, DONE)
+    await store.aclose()
+
+
 # ---- crashes -----------------------------------------------------------------------------
 
 _VICTIM = """
@@ -199,7 +229,7 @@ async def test_a_turn_that_had_done_nothing_runs_anew(path: Path) -> None:
     ]
     changes = [event.state for event in published if isinstance(event, QueueChanged)]
     assert changes == [QueueState.QUEUED, QueueState.QUEUED, QueueState.PARKED]
-    assert (await store.retry(receipt.message_id)).position == 1
+    assert (await store.retry(receipt.message_id))[1].position == 1
     ends = [event.message_id for event in published if isinstance(event, TurnEnded)]
     assert ends == [receipt.message_id]
     await store.aclose()
@@ -228,7 +258,7 @@ async def test_a_turn_that_may_have_had_an_effect_is_interrupted(
     seen = await store.catch_up("c", Cursor(store_id=store.store_id, seq=row.last_seq - 2))
     assert isinstance(seen, Replay)
     assert list(seen.events) == published[-2:]
-    assert (await store.retry(receipt.message_id)).position == 0
+    assert (await store.retry(receipt.message_id))[1].position == 0
     await store.aclose()
 
 

@@ -1,0 +1,118 @@
+"""Our stdin and stdout, kept for the protocol alone.
+
+`claim_stdout` comes first in a process that serves: after it a stray print, a library or a
+child can reach stderr only. `StdinReader` brings bytes to the event loop by way of a thread,
+which works for pipes, files and consoles on every platform alike.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+CHUNK = 1024 * 1024
+
+
+def claim_stdout() -> int:
+    """Take stdout for the caller alone; returns a descriptor that no child inherits.
+
+    File descriptor 1 and `sys.stdout` lead to stderr from now on. Both standard streams carry
+    bytes unchanged, and writing to them blocks."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    private = os.dup(1)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # there is no stderr
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+    sys.stdout = sys.stderr
+    for descriptor in (0, private):
+        with suppress(OSError):  # a closed stdin is noticed by whoever reads it
+            _carry_bytes(descriptor)
+    return private
+
+
+def _carry_bytes(descriptor: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.setmode(descriptor, os.O_BINARY)  # otherwise every newline would grow
+    else:
+        os.set_blocking(descriptor, True)
+
+
+class StdinReader:
+    """Reads a descriptor on a thread and hands what it got to the running event loop.
+
+    At most one piece is on its way: the next is read when the loop has taken the last one and
+    reading is not paused. `on_data` and `on_end` run on the loop; `on_end` is the last call.
+    """
+
+    def __init__(
+        self, descriptor: int, on_data: Callable[[bytes], object], on_end: Callable[[], object]
+    ) -> None:
+        # Imported here because the prologue imports this file, and has no time.
+        import asyncio
+        import threading
+
+        self._descriptor = descriptor
+        self._on_data = on_data
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._is_paused = False
+        self._is_under_way = False
+        """Whether a piece is being read, or is read and not taken yet."""
+        self._held: bytes | None = None
+        """The piece that arrived during a pause."""
+        self._may_read = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="stdin reader", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._go_on()
+
+    def pause(self) -> None:
+        """Hand over no more data until `resume`."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        self._is_paused = False
+        if self._held is None:
+            self._go_on()
+        else:
+            held, self._held = self._held, None
+            self._loop.call_soon(self._take, held)
+
+    def _go_on(self) -> None:
+        if not self._is_under_way and not self._is_paused:
+            self._is_under_way = True
+            self._may_read.set()
+
+    def _read(self) -> None:
+        piece = b"..."
+        while piece:
+            self._may_read.wait()
+            self._may_read.clear()
+            try:
+                piece = os.read(self._descriptor, CHUNK)
+            except OSError:  # a console or a terminal that went away: the end, too
+                piece = b""
+            try:
+                self._loop.call_soon_threadsafe(self._take, piece)
+            except RuntimeError:  # the loop has ended, and with it who wanted to know
+                return
+
+    def _take(self, piece: bytes) -> None:
+        if not piece:
+            self._on_end()
+        elif self._is_paused:
+            self._held = piece
+        else:
+            try:
+                self._on_data(piece)
+            finally:
+                self._is_under_way = False
+                self._go_on()

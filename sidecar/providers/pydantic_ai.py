@@ -1,0 +1,187 @@
+"""Models of Gemini, Bedrock, Anthropic and of everything that speaks OpenAI's wire.
+
+`pydantic_ai` knows the vendors' wires and their models' peculiarities; we ask it for one model
+call at a time, and our turns run the tools. It takes seconds to import: nothing of it is loaded
+before `warm_up` or the first request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from anyio import to_thread
+
+from ..conversations import Usage
+from ..errors import InitializationFailed, NetworkError
+from ..interfaces import (
+    ModelEvent,
+    ModelRequest,
+    ModelStop,
+    ModelUsage,
+    TextDelta,
+    ToolCall,
+)
+from ..settings import Config, problems
+
+if TYPE_CHECKING:
+    from pydantic_ai.messages import ModelResponse, ToolCallPart
+
+    from .vendor_messages import Transcripts
+    from .vendor_models import Vendor
+
+LIBRARIES = {
+    "gemini": "google.genai",
+    "bedrock": "boto3",
+    "anthropic": "anthropic",
+    "openai": "openai",
+}
+INSTALL = "pip install 'agent-sidecar[llm]'"
+
+
+def make(config: Config) -> PydanticAIProvider:
+    """The provider that `config` asks for. Raises `InitializationFailed` for settings that cannot
+    work and for libraries that are not installed; both without importing them."""
+    for problem in problems(config):
+        raise InitializationFailed(problem.message, hint=problem.hint)
+    for library in ("pydantic_ai", LIBRARIES[config.settings.provider]):
+        if not _is_installed(library):
+            raise InitializationFailed(
+                "The libraries for language models are not installed.", hint=INSTALL
+            )
+    return PydanticAIProvider(config)
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+class PydanticAIProvider:
+    """One vendor's model, for one agent. See `ModelProvider` for what it promises."""
+
+    def __init__(self, config: Config) -> None:
+        self.name: str = config.settings.provider
+        self._config = config
+        self._setting_up = threading.Lock()
+        self._ready: tuple[Vendor, Transcripts] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {'ready' if self._ready else 'cold'}>"
+
+    def warm_up(self) -> None:
+        """Import and set up what the first request needs, which takes seconds of CPU time. To be
+        called in a worker thread; may be called again. Raises `InitializationFailed`."""
+        self._set_up()
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        """See `ModelProvider.stream`. Tool calls come at the end of the stream, when it is known
+        that they have arrived whole. Arguments that are not a JSON object are a `NetworkError`:
+        they are a damaged answer, and the same request may well bring a sound one."""
+        vendor, transcripts = self._ready or await to_thread.run_sync(
+            self._set_up, abandon_on_cancel=True
+        )
+        from pydantic_ai.direct import model_request_stream
+        from pydantic_ai.messages import PartDeltaEvent, PartStartEvent
+
+        from .vendor_errors import translated
+        from .vendor_messages import parameters, settings_of
+
+        has_begun = False
+        try:
+            opening = model_request_stream(
+                vendor.model,
+                transcripts.of(request),
+                model_settings=settings_of(request, self._config.settings),
+                model_request_parameters=parameters(request),
+            )
+            async with AsyncExitStack() as stack:
+                with vendor.calling():
+                    response = await stack.enter_async_context(opening)
+                has_begun = True
+                async for event in response:
+                    if isinstance(event, PartDeltaEvent):
+                        text = getattr(event.delta, "content_delta", None)
+                        kind = event.delta.part_delta_kind
+                    elif isinstance(event, PartStartEvent):
+                        text = getattr(event.part, "content", None)
+                        kind = event.part.part_kind
+                    else:
+                        continue
+                    if text and (kind == "text" or kind == "thinking"):
+                        yield TextDelta(text, kind)
+                reply = response.get()
+                for end in _ending(reply):
+                    yield end
+                transcripts.remember(reply)
+        except Exception as error:
+            # Not chained: the libraries' texts may quote what must not leave this process.
+            raise translated(error, self.name, has_begun=has_begun) from None
+
+    async def aclose(self) -> None:
+        if self._ready:
+            await self._ready[0].close()
+
+    def _set_up(self) -> tuple[Vendor, Transcripts]:
+        with self._setting_up:
+            if self._ready is None:
+                try:
+                    from .vendor_messages import Transcripts
+                    from .vendor_models import build
+                except ImportError as error:
+                    raise InitializationFailed(
+                        "The libraries for language models could not be loaded.", hint=INSTALL
+                    ) from error
+                self._ready = build(self._config), Transcripts()
+            return self._ready
+
+
+def _ending(reply: ModelResponse) -> Iterator[ModelEvent]:
+    """What is known only once the stream has ended."""
+    details: dict[str, Any] = reply.provider_details or {}
+    if not details.get("finish_reason") and reply.finish_reason != "content_filter":
+        raise NetworkError("The answer broke off before its end.")
+    if reply.finish_reason == "error":
+        raise NetworkError("The model failed in the middle of its answer.")
+    calls = [_call(part) for part in reply.tool_calls] if reply.finish_reason != "length" else []
+    if isinstance(refusal := details.get("refusal"), str) and refusal:
+        yield TextDelta(refusal)
+    yield from calls
+    yield ModelUsage(_usage(reply))
+    if reply.finish_reason == "content_filter":
+        yield ModelStop("refusal")
+    elif reply.finish_reason == "length":
+        yield ModelStop("maxTokens")
+    else:
+        yield ModelStop("toolCalls" if calls else "endTurn")
+
+
+def _call(part: ToolCallPart) -> ToolCall:
+    from msgspec import DecodeError, json
+
+    arguments: Any = part.args or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.decode(arguments)
+        except (DecodeError, RecursionError):
+            arguments = None
+    if not isinstance(arguments, dict):
+        raise NetworkError("The model called a tool with arguments that are not a JSON object.")
+    return ToolCall(part.tool_call_id, part.tool_name, arguments)
+
+
+def _usage(reply: ModelResponse) -> Usage:
+    usage = reply.usage
+    if usage.unmeasured_requests:
+        return Usage(requests=1)
+    return Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cache_read_tokens,
+        requests=1,
+    )

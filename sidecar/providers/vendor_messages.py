@@ -1,0 +1,225 @@
+"""What was said, in the form the vendors' library takes it.
+
+A transcript becomes requests and responses in turn: text and tool calls are the model's, prompts,
+tool results and steering are ours. What a model has thought is not sent back, except within a
+reply that we still have as the vendor gave it (`Transcripts.remember`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic_ai import messages as vendor
+from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
+
+from ..conversations import (
+    ContextFile,
+    FilePart,
+    Message,
+    Part,
+    Prompt,
+    SteeringPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from ..interfaces import ModelRequest
+from ..settings import Settings
+
+UNKNOWN_OUTCOME = (
+    "The outcome of this call is unknown: the turn ended before its result was there. "
+    "Look before you repeat it."
+)
+"""Stands in for a missing result, because no vendor accepts a call without one."""
+OPENING = "(The beginning of this conversation is not shown.)"
+GO_ON = "Go on."
+"""The two places where a transcript would begin or end with the model's own words."""
+REPLIES_KEPT = 64
+"""Replies with tool calls that are remembered as they came; older ones are rebuilt from text."""
+
+Transcript = list[vendor.ModelMessage]
+
+
+class Transcripts:
+    """Maps the requests of one agent. A stored message is mapped once, however often it is sent
+    again: messages never change."""
+
+    def __init__(self) -> None:
+        self._mapped: dict[str, tuple[Message, Transcript]] = {}
+        self._replies: dict[str, vendor.ModelResponse] = {}
+
+    def of(self, request: ModelRequest) -> Transcript:
+        """The whole transcript; it ends with what the model is asked."""
+        known, self._mapped = self._mapped, {}
+        transcript: Transcript = []
+        for message in request.history:
+            entry = known.get(message.message_id)
+            if entry is None or (entry[0] is not message and entry[0] != message):
+                entry = message, self._message(message)
+            self._mapped[message.message_id] = entry
+            _join(transcript, entry[1])
+        _join(transcript, [_asked(request.prompt)])
+        _join(transcript, self._reply(request.steps))
+        if isinstance(transcript[-1], vendor.ModelResponse):
+            # What the user added while this text was streaming: the model has not read it yet.
+            added = [part.text for part in request.steps if isinstance(part, SteeringPart)]
+            transcript.append(_user(added[-1] if added else GO_ON))
+        if isinstance(transcript[0], vendor.ModelResponse):
+            transcript.insert(0, _user(OPENING))
+        last = transcript[-1]
+        assert isinstance(last, vendor.ModelRequest)
+        transcript[-1] = vendor.ModelRequest(last.parts, instructions=request.instructions or None)
+        return transcript
+
+    def remember(self, response: vendor.ModelResponse) -> None:
+        """Keep a reply that asks for tools. Some vendors sign such a reply, or want its thinking
+        back, and refuse the results of calls that come without."""
+        for call in response.tool_calls:
+            self._replies[call.tool_call_id] = response
+        while len(self._replies) > REPLIES_KEPT:
+            del self._replies[next(iter(self._replies))]
+
+    def _message(self, message: Message) -> Transcript:
+        if message.role == "user":
+            return _spoken(message.parts)
+        return self._reply(message.parts)
+
+    def _reply(self, parts: Iterable[Part]) -> Transcript:
+        reply = _Reply(self._replies)
+        for part in parts:
+            reply.add(part)
+        reply.settle()
+        return reply.transcript
+
+
+class _Reply:
+    """The messages that one reply of ours consists of: the model's, and tool results between."""
+
+    def __init__(self, remembered: dict[str, vendor.ModelResponse]) -> None:
+        self.transcript: Transcript = []
+        self._remembered = remembered
+        self._placed: set[str] = set()
+        self._open: dict[str, str] = {}
+        """Calls without a result so far: id → tool."""
+        self._held: list[str] = []
+        """Steering that came while a tool ran: results come first, whatever the vendor."""
+
+    def add(self, part: Part) -> None:
+        match part:
+            case TextPart(text=text) if text.strip():
+                self.settle()
+                self._say(vendor.TextPart(text))
+            case ToolCallPart() if part.tool_call_id not in self._placed:
+                self._call(part)
+            case ToolResultPart() if name := self._open.pop(part.tool_call_id, None):
+                outcome: Any = "failed" if part.is_error else "success"
+                self._hear(
+                    vendor.ToolReturnPart(name, part.content, part.tool_call_id, outcome=outcome)
+                )
+            case SteeringPart(text=text):
+                self._held.append(text)
+        if not self._open:
+            self._release()
+
+    def settle(self) -> None:
+        """Answer the calls that have no result."""
+        for call_id, name in self._open.items():
+            part = vendor.ToolReturnPart(name, UNKNOWN_OUTCOME, call_id, outcome="interrupted")
+            self._hear(part)
+        self._open = {}
+        self._release()
+
+    def _release(self) -> None:
+        for text in self._held:
+            self._hear(vendor.UserPromptPart(text))
+        self._held = []
+
+    def _call(self, part: ToolCallPart) -> None:
+        if reply := self._remembered.get(part.tool_call_id):
+            if not self._open and self._is_last(vendor.ModelResponse):
+                self.transcript.pop()  # the text before the call, which the reply has too
+            self.settle()
+            self.transcript.append(reply)
+            calls = {call.tool_call_id: call.tool_name for call in reply.tool_calls}
+        else:
+            self._say(vendor.ToolCallPart(part.name, part.arguments, part.tool_call_id))
+            calls = {part.tool_call_id: part.name}
+        self._open |= calls
+        self._placed |= calls.keys()
+
+    def _say(self, part: vendor.ModelResponsePart) -> None:
+        _join(self.transcript, [vendor.ModelResponse([part])])
+
+    def _hear(self, part: vendor.ModelRequestPart) -> None:
+        _join(self.transcript, [vendor.ModelRequest([part])])
+
+    def _is_last(self, kind: type[vendor.ModelMessage]) -> bool:
+        return bool(self.transcript) and isinstance(self.transcript[-1], kind)
+
+
+def _join(transcript: Transcript, more: Transcript) -> None:
+    """Append, so that roles alternate: a prompt whose reply is empty joins the next one."""
+    for message in more:
+        last = transcript[-1] if transcript else None
+        if isinstance(last, vendor.ModelRequest) and isinstance(message, vendor.ModelRequest):
+            transcript[-1] = vendor.ModelRequest([*last.parts, *message.parts])
+        elif isinstance(last, vendor.ModelResponse) and isinstance(message, vendor.ModelResponse):
+            transcript[-1] = vendor.ModelResponse([*last.parts, *message.parts])
+        else:
+            transcript.append(message)
+
+
+def _user(text: str) -> vendor.ModelRequest:
+    return vendor.ModelRequest([vendor.UserPromptPart(text)])
+
+
+def _spoken(parts: Iterable[Part]) -> Transcript:
+    texts = [part.text for part in parts if isinstance(part, TextPart | SteeringPart)]
+    files = [_file(part.file) for part in parts if isinstance(part, FilePart)]
+    text = "\n\n".join([*texts, *files])
+    return [_user(text)] if text.strip() else []
+
+
+def _asked(prompt: Prompt) -> vendor.ModelRequest:
+    # In the same words as the stored message later, or the vendor's prompt cache would miss.
+    return _user("\n\n".join([prompt.input, *map(_file, prompt.context_files)]))
+
+
+def _file(file: ContextFile) -> str:
+    place = file.uri
+    if file.range:
+        place += f" (lines {file.range.start.line + 1} to {file.range.end.line + 1})"
+    if file.text is None:
+        return f"Attached file: {place}"
+    return f"Attached file: {place}\n<<<\n{file.text}\n>>>"
+
+
+def parameters(request: ModelRequest) -> ModelRequestParameters:
+    return ModelRequestParameters(
+        function_tools=[
+            ToolDefinition(
+                name=tool.name,
+                description=tool.description,
+                parameters_json_schema=tool.input_schema,
+            )
+            for tool in request.tools
+        ]
+    )
+
+
+def settings_of(request: ModelRequest, defaults: Settings) -> ModelSettings:
+    """What the prompt sets for itself, else what is set for all."""
+    chosen: Sequence[Any] = [request.settings, defaults] if request.settings else [defaults]
+
+    def first(name: str) -> Any:
+        return next((v for s in chosen if (v := getattr(s, name)) is not None), None)
+
+    settings = ModelSettings()
+    if (temperature := first("temperature")) is not None:
+        settings["temperature"] = temperature
+    if (most := first("max_output_tokens")) is not None:
+        settings["max_tokens"] = most
+    return settings
