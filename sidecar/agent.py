@@ -20,6 +20,9 @@ from .turn import Turn, turn_error
 
 logger = logging.getLogger(__name__)
 
+CLOSE_GRACE = 1.5
+"""Seconds a hung turn gets to end by itself before it is given up; abort has two in all."""
+
 
 class Host(Protocol):
     """What an agent needs of whoever made it."""
@@ -27,6 +30,7 @@ class Host(Protocol):
     store: ConversationStore
     journal: Journal
     flusher: Flusher
+    config: Config
 
     def make_provider(self, config: Config) -> ModelProvider: ...
     def make_tools(self, conversation: Conversation) -> Mapping[str, Tool]: ...
@@ -66,6 +70,7 @@ class Agent:
         self._turn_scope: anyio.CancelScope | None = None
         self._turn_end = StopReason.CANCELLED
         self._turn_ended = anyio.Event()
+        self._closes_now = False
 
     def __repr__(self) -> str:
         return f"<Agent {self.conversation_id} {self.state} turns={self.turns}>"
@@ -107,12 +112,22 @@ class Agent:
 
     def close(self, reason: str, *, now: bool, turn_end: StopReason = StopReason.CANCELLED) -> None:
         """Close after the running turn, or at once. Repeating it with `now` hurries it up."""
-        self.close_reason = self.close_reason or reason
+        if self.close_reason is None or (now and not self._closes_now):
+            self.close_reason = reason
         if now:
+            self._closes_now = True
+            self._turn_end = turn_end
             self.cancel_turn(turn_end)
             if self.state is AgentState.STARTING:
                 self._lifetime.cancel()
         self._wake.set()
+
+    async def closed(self) -> None:
+        """Wait for the end after `close` with `now`; what hangs is given up."""
+        with anyio.move_on_after(CLOSE_GRACE):
+            await self.ended.wait()
+        if self.is_live:
+            await self.give_up()
 
     async def give_up(self) -> None:
         """Stop waiting for a turn that does not stop. What it still does is fenced off: its
@@ -122,7 +137,8 @@ class Agent:
         if self.is_live:
             self._move("fail")
         if turn is not None:
-            await self._commit_end(turn.started, turn.outcome(StopReason.CANCELLED))
+            turn.reply.close()
+            await self._commit_end(turn.started, turn.outcome(self._turn_end))
         self._finish()
 
     async def turn_over(self) -> None:
@@ -195,7 +211,7 @@ class Agent:
             started,
             reply,
             mode=self.mode,
-            settings=self.config.settings,
+            settings=self._host.config.settings,
             provider=self._provider,
             tools=self.tools,
             history=self._history,
@@ -211,11 +227,12 @@ class Agent:
 
     async def _run_turn(self, turn: Turn, reply: Reply) -> TurnOutcome:
         reason, failure = StopReason.CANCELLED, None
-        self._turn_end = StopReason.CANCELLED
         self._host.flusher.attach(reply)
         watch = now_ms()
         try:
             with anyio.CancelScope() as self._turn_scope:
+                if self._closes_now:  # told so while the prompt was being taken up
+                    self._turn_scope.cancel()
                 try:
                     reason = await turn.run()
                 except AgentError as error:
@@ -282,6 +299,9 @@ class Agent:
         self._history = None
 
     async def _clean_up(self) -> None:
+        failed = self.error is not None and self.state is AgentState.STARTING
+        if self.is_live and not failed:
+            self._move("close")
         with anyio.CancelScope(shield=True), anyio.move_on_after(5):
             # Five seconds: longer than any provider needs to drop its connections.
             if self._provider is not None:
@@ -290,12 +310,7 @@ class Agent:
                 except Exception:
                     logger.exception("a provider did not close")
         if self.is_live:
-            if self.error is not None and self.state is AgentState.STARTING:
-                self._move("fail")
-            else:
-                if self.state is not AgentState.CLOSING:
-                    self._move("close")
-                self._move("closed")
+            self._move("fail" if failed else "closed")
         self._finish()
 
     def _finish(self) -> None:

@@ -251,7 +251,7 @@ class ConversationStore(Protocol):
 
     store_id: str
     change_no: int
-    """The number of the newest change that this process knows of."""
+    """The number of the newest change that was made through this object; 0 before the first."""
     degraded: str | None
     """Why the store is read-only, or None."""
 

@@ -48,8 +48,6 @@ from .waiters import Waiter, Waiters
 
 logger = logging.getLogger(__name__)
 
-ABORT_GRACE = 1.5
-"""Seconds a hung turn gets to end by itself before it is given up; abort has two in all."""
 FINAL = frozenset({"disposed", "disposed with all", "deleted", "shutdown"})
 """Reasons to close an agent after which its queue waits for the user."""
 SLOW_SWITCH_MS = 500
@@ -157,7 +155,7 @@ class AgentManager:
         agent = self.registry.get(conversation_id)
         if agent is not None:
             agent.close(reason, now=True)
-            await agent.ended.wait()
+            await agent.closed()
         self.waiters.fail_conversation(
             conversation_id,
             InvalidState(
@@ -195,10 +193,7 @@ class AgentManager:
         agent = self.registry.get(conversation_id)
         if agent is not None:
             agent.close("aborted", now=True)
-            with anyio.move_on_after(ABORT_GRACE):
-                await agent.ended.wait()
-            if agent.is_live:
-                await agent.give_up()
+            await agent.closed()
         conversation = await self.store.get(conversation_id)
         fresh = await self.pool.live_agent(conversation)
         logger.warning("restarted", extra={"conversationId": conversation_id})
@@ -555,7 +550,11 @@ class AgentManager:
         already closing is not stranded with it: the pool looks at its queue again."""
         self._moved[agent.conversation_id] = agent
         self._news.set()
-        if not agent.is_live and agent.error is None and agent.close_reason not in FINAL:
+        if agent.is_live:
+            return
+        if agent.error is not None:
+            self.waiters.fail_conversation(agent.conversation_id, agent.error)
+        elif agent.close_reason not in FINAL:
             self.pool.schedule(agent.conversation_id)
 
     async def _announce(self) -> None:

@@ -66,6 +66,7 @@ class AgentPool:
         self._ready: dict[str, None] = {}
         self._held: dict[str, None] = {}
         self._tasks: TaskGroup | None = None
+        self._closing = False
 
     async def run(self) -> None:
         async with anyio.create_task_group() as self._tasks:
@@ -131,8 +132,12 @@ class AgentPool:
         return None
 
     def _spawn(self, conversation: Conversation) -> Agent:
-        if self._tasks is None:
-            raise CreationFailed("The agent pool is not running.")
+        if self._tasks is None or self._closing:
+            raise CreationFailed(
+                "The agent pool is not running.",
+                conversation_id=conversation.conversation_id,
+                retryable=True,
+            )
         agent = Agent(conversation, self.config, self)
         self.registry.add(agent)
         self._ready.pop(conversation.conversation_id, None)
@@ -266,13 +271,15 @@ class AgentPool:
 
     async def close_all(self, reason: str, *, turn_end: StopReason) -> None:
         """End every turn and close every agent; nothing new is started."""
+        self._closing = True
         self._ready.clear()
         self._held.clear()
         agents = list(self.registry)
         for agent in agents:
             agent.close(reason, now=True, turn_end=turn_end)
-        for agent in agents:
-            await agent.ended.wait()
+        async with anyio.create_task_group() as tasks:
+            for agent in agents:
+                tasks.start_soon(agent.closed)
 
     async def remake(self, *, force: bool) -> tuple[int, int]:
         """Close all agents, each after its running turn unless `force`. Returns how many are
@@ -283,5 +290,5 @@ class AgentPool:
             agent.close("settings changed", now=agent not in busy)
         for agent in agents:
             if agent not in busy:
-                await agent.ended.wait()
+                await agent.closed()
         return len(agents) - len(busy), len(busy)

@@ -56,6 +56,7 @@ class Reply:
         self._journal = journal
         self._parts: list[Part | OpenText] = []
         self._surrogate = ""
+        self._closed = False
         self.unstored_units = 0
 
     @property
@@ -64,9 +65,9 @@ class Reply:
 
     def append(self, kind: Kind, text: str) -> None:
         """Add streamed text to the open part of its kind, or open one."""
-        if not text.isascii():
+        if self._surrogate or not text.isascii():
             text = self._whole_pairs(text)
-        if not text:
+        if not text or self._closed:
             return
         last = self._parts[-1] if self._parts else None
         if not isinstance(last, OpenText) or last.kind != kind:
@@ -94,8 +95,9 @@ class Reply:
         self._parts.append(part)
         return len(self._parts) - 1
 
-    def next_index(self) -> int:
-        return len(self._parts)
+    def close(self) -> None:
+        """Take no more text: the turn is over, whatever its provider still says."""
+        self._closed = True
 
     def unstored(self) -> list[tuple[OpenText, TextChunk, int]]:
         """The text that is not in the store yet: one chunk a part, and how far it reaches."""

@@ -26,7 +26,7 @@ from . import log, paths
 from .conversations import Conversation
 from .errors import AgentError, InitializationFailed
 from .faces.connection import Connection, encode, notification
-from .faces.jsonrpc import Envelope, SidecarProtocol, make_server
+from .faces.jsonrpc import Envelope, Handler, SidecarProtocol, make_server
 from .faces.native import NativeFace
 from .faces.parent import exit_of
 from .faces.stdio import StdinReader
@@ -68,18 +68,21 @@ class Serving:
         self._journal = Journal()
         self._parser = FrameParser()
         self._manager: AgentManager | None = None
-        self._face: NativeFace | None = None
+        self._connection: Connection | None = None
+        self._handlers: Mapping[str, Handler] = {}
         self._failure: AgentError | None = None
         self._opened = anyio.Event()
         self._over = anyio.Event()
+        self._room = anyio.Event()
         self._gone = False
 
     async def main(self) -> int:
         config = initial_config(self._params)
         log.set_up(config.settings.log_level, log.Redactor(lambda: self._secrets_in_use(config)))
-        server = make_server({m.name: partial(self._handle, m.name) for m in wire.METHODS} | {
-            n.name: partial(self._handle, n.name) for n in wire.CLIENT_NOTIFICATIONS
-        })
+        server = make_server(
+            {m.name: partial(self._handle, m.name) for m in wire.METHODS}
+            | {n.name: partial(self._handle, n.name) for n in wire.CLIENT_NOTIFICATIONS}
+        )
         protocol = server.protocol
         assert isinstance(protocol, SidecarProtocol)
         async with anyio.create_task_group() as tasks:
@@ -91,9 +94,8 @@ class Serving:
             )
             self._writer, self._protocol = writer, protocol
             protocol.attach(tasks, writer.send)
-            self._reader = StdinReader(0, self._receive, self._editor_gone)
-            self._receive(self._handover.leftover)
-            self._reader.start()
+            self._reader = StdinReader(0, self._arrived, self._editor_gone)
+            tasks.start_soon(self._receive, name="receiver")
             tasks.start_soon(self._watch_signals, name="signals")
             tasks.start_soon(self._watch_exit, name="exit")
             if self._params.process_id:
@@ -122,12 +124,13 @@ class Serving:
         manager.on_degraded = self._degraded
         try:
             async with manager.running(), anyio.create_task_group() as tasks:
-                self._face = NativeFace(
+                face = NativeFace(
                     manager,
                     connection,
                     self._protocol.timings,
                     webview_id=self._options.webview_id,
                 )
+                self._handlers = face.handlers()
                 self._opened.set()
                 self._say_ready(store.store_id, store.degraded)
                 for line in (self._complaint, store.notice):
@@ -168,7 +171,9 @@ class Serving:
             changed = self._journal.changed
             if store.change_no != told:
                 told = store.change_no
-                connection.notify("conversations/changed", wire.ConversationsChanged(change_no=told))
+                connection.notify(
+                    "conversations/changed", wire.ConversationsChanged(change_no=told)
+                )
                 await anyio.sleep(CHANGES_INTERVAL)
             else:
                 await changed.wait()
@@ -181,23 +186,38 @@ class Serving:
 
     async def _handle(self, name: str, params: Any) -> Any:
         await self._opened.wait()
-        if self._face is None:
-            assert self._failure is not None
+        if self._failure is not None:
             raise self._failure
-        return await self._face.handlers()[name](params)
+        return await self._handlers[name](params)
 
-    def _receive(self, data: bytes) -> None:
+    def _arrived(self, data: bytes) -> None:
+        """One piece at a time: the next is read when this one has been taken."""
+        self._reader.pause()
+        self._inbox.send_nowait(data)
+
+    async def _receive(self) -> None:
+        """Take requests, unless so many responses wait to be read that memory would fill."""
+        self._inbox, inbox = anyio.create_memory_object_stream[bytes](1)
+        self._take(self._handover.leftover)
+        self._reader.start()
+        async with inbox:
+            async for data in inbox:
+                self._take(data)
+                while self._writer.is_congested:
+                    await self._room.wait()
+                self._reader.resume()
+
+    def _take(self, data: bytes) -> None:
         for item in self._parser.feed(data):
             if isinstance(item, Frame):
                 self._protocol.receive(item.body)
             else:
                 self._protocol.refuse(None, item.code, item.message)
-        if self._writer.is_congested:
-            self._reader.pause()
 
     def _drained(self) -> None:
-        self._reader.resume()
-        if self._face is not None:
+        self._room.set()
+        self._room = anyio.Event()
+        if self._connection is not None:
             self._connection.drained()
 
     # ---- what the client is told ----

@@ -159,9 +159,18 @@ async def living(
                     yield world
             else:
                 yield world
+    except BaseExceptionGroup as group:
+        raise the_one_in(group) from None
     finally:
         with anyio.CancelScope(shield=True):
             await store.inner.aclose()
+
+
+def the_one_in(error: BaseException) -> BaseException:
+    """What went wrong, without the task groups that it came through."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def until(is_true: Callable[[], Any]) -> None:

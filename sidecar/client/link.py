@@ -23,6 +23,8 @@ from .view import UnknownEvent
 
 SHUTDOWN_SECONDS = 5.0
 """How long `shutdown` may take to be answered."""
+DRAIN_SECONDS = 1.0
+"""How long what a dead process wrote may take to be read."""
 
 encode = msgspec.json.Encoder().encode
 METHODS = {method.name: method for method in wire.METHODS}
@@ -32,7 +34,7 @@ NOTIFICATIONS = {n.name: n.params for n in wire.SERVER_NOTIFICATIONS}
 class _Message(msgspec.Struct):
     """Whatever comes in; what is inside is looked at when it is known what it is."""
 
-    id: int | str | None | UnsetType = UNSET
+    id: int | str | UnsetType | None = UNSET
     method: str | UnsetType = UNSET
     params: Raw = Raw(b"{}")
     result: Raw = Raw(b"null")
@@ -47,15 +49,22 @@ _decode_unknown = msgspec.json.Decoder(UnknownEvent).decode
 class Call:
     """A request that was sent. It is answered exactly once: with a result or an error."""
 
-    def __init__(self, link: Link, number: int, result_type: Any) -> None:
+    def __init__(
+        self,
+        link: Link,
+        number: int,
+        result_type: Any,
+        on_result: Callable[[Any], None],
+        on_error: Callable[[AgentError], None],
+    ) -> None:
         self._link = link
         self._number = number
         self._result_type = result_type
+        self._on_result = on_result
+        self._on_error = on_error
         self._over = anyio.Event()
         self._result: Any = None
         self._error: AgentError | None = None
-        self.on_result: Callable[[Any], None] = lambda _: None
-        """Called when the result is read, before anything that was sent after it."""
 
     @property
     def done(self) -> bool:
@@ -64,13 +73,17 @@ class Call:
     async def result(self) -> Any:
         """Wait for the answer. Whoever is cancelled here cancels the request."""
         try:
-            await self._over.wait()
+            await self.answered()
         except anyio.get_cancelled_exc_class():
             self.cancel()
             raise
         if self._error is not None:
             raise self._error
         return self._result
+
+    async def answered(self) -> None:
+        """Wait for the answer, whichever it is."""
+        await self._over.wait()
 
     def cancel(self) -> None:
         """Ask for it to be given up. It is still answered: as cancelled, or as done."""
@@ -84,11 +97,12 @@ class Call:
             self.fail(ProtocolError(wire.PARSE_ERROR, f"The answer is not understood: {error}."))
         else:
             self._over.set()
-            self.on_result(self._result)
+            self._on_result(self._result)
 
     def fail(self, error: AgentError) -> None:
         self._error = error
         self._over.set()
+        self._on_error(error)
 
 
 class Link:
@@ -108,35 +122,53 @@ class Link:
         self._numbers = itertools.count(1)
         # Not bounded: who sends waits for the answer, so it holds no more than there are callers.
         self._outbox, self._to_send = anyio.create_memory_object_stream[bytes](math.inf)
+        self._is_closing = False
+        self._reading = anyio.CancelScope()
         self.death: SidecarDied | None = None
         self.ended = anyio.Event()
 
-    def request(self, method: str, params: object, result_type: Any = None) -> Call:
-        call = Call(self, next(self._numbers), result_type)
+    def request(
+        self,
+        method: str,
+        params: object,
+        result_type: Any = Any,
+        *,
+        on_result: Callable[[Any], None] = lambda _: None,
+        on_error: Callable[[AgentError], None] = lambda _: None,
+    ) -> Call:
+        """`on_result` and `on_error` are called when the answer is read, which is before
+        anything that was sent after it."""
+        number = next(self._numbers)
+        call = Call(self, number, result_type, on_result, on_error)
         if self.death is not None:
             call.fail(self.death)
-            return call
-        self._calls[call._number] = call
-        self._send({"id": call._number, "method": method, "params": params})
+        else:
+            self._calls[number] = call
+            self._send({"id": number, "method": method, "params": params})
         return call
 
     def notify(self, method: str, params: object) -> None:
-        if self.death is None:
-            self._send({"method": method, "params": params})
+        self._send({"method": method, "params": params})
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._outbox.send_nowait(frame(encode({"jsonrpc": "2.0", **message})))
+        if not self._is_closing:
+            self._outbox.send_nowait(frame(encode({"jsonrpc": "2.0", **message})))
 
     async def run(self) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._last_words.collect, self._process, name="sidecar's stderr")
-            tasks.start_soon(self._write, name="to the sidecar")
-            try:
-                await self._read()
-            finally:
-                self._outbox.close()
+        """Serves until the process is gone, cancelled or not: `close` is how to end it."""
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._last_words.collect, self._process, name="stderr")
+                tasks.start_soon(self._write, name="stdin")
+                tasks.start_soon(self._watch, name="exit")
+                with self._reading:
+                    await self._read()
+                self._hang_up()
                 await stop(self._process)
+                with anyio.move_on_after(DRAIN_SECONDS):
+                    await self._last_words.complete.wait()
                 tasks.cancel_scope.cancel()
+            await self._process.aclose()
         self._die()
 
     async def close(self) -> None:
@@ -145,10 +177,21 @@ class Link:
             if self.death is None:
                 with anyio.move_on_after(SHUTDOWN_SECONDS):
                     await self._goodbye()
-            if self.death is None:
                 self.notify("exit", None)
-                self._outbox.close()
+                self._hang_up()
+                await stop(self._process)
             await self.ended.wait()
+
+    def _hang_up(self) -> None:
+        """Nothing more is sent; stdin is closed behind what was."""
+        self._outbox.close()
+        self._is_closing = True
+
+    async def _watch(self) -> None:
+        """A child of the sidecar's may hold its stdout open: that is not life."""
+        await self._process.wait()
+        await anyio.sleep(DRAIN_SECONDS)
+        self._reading.cancel()
 
     async def _goodbye(self) -> None:
         try:

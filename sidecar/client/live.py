@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import anyio
 
 from ..errors import AgentError, NotFound
-from ..events import CatchUp, Event, Missing, Replay, Snapshot
+from ..events import CatchUp, Cursor, Delta, Event, Missing, Replay
 from ..wire.methods import Resync
-from .link import Call
 from .view import Applied, ConversationView, UnknownEvent
 
 MAX_BEHIND = 10_000
 """Events that may wait for a reader. One that lags more has to catch up."""
 
-Change = Event | UnknownEvent | Snapshot | Missing
-"""What became of a view: an event was applied, or all of it was replaced or is gone."""
+Change = Event | UnknownEvent | CatchUp
+"""What became of a view: an event was applied, or it was caught up (a replay's events come
+first, one by one) and any part of it may differ."""
 
 Item = Event | UnknownEvent | Resync | CatchUp
+
+Subscribe = Callable[
+    [ConversationView, Callable[[CatchUp], None], Callable[[AgentError], None]], None
+]
+"""Subscribes from a view's cursor; one of the two functions is called with the answer."""
 
 
 class EventStream:
@@ -35,7 +40,7 @@ class EventStream:
     def __init__(self, conversation_id: str, forget: Callable[[EventStream], None]) -> None:
         self.conversation_id = conversation_id
         self._forget = forget
-        self._waiting: list[Any] = []
+        self._waiting: deque[Item] = deque()
         self._news = anyio.Event()
         self._closed = False
         self._error: AgentError | None = None
@@ -51,33 +56,29 @@ class EventStream:
     def __aiter__(self) -> EventStream:
         return self
 
-    async def __anext__(self) -> Any:
-        if not self._waiting:
-            self._waiting = await self.take()
-            self._waiting.reverse()
-            if not self._waiting:
-                raise StopAsyncIteration
-            return self._waiting.pop()
-        return self._waiting.pop(0)
+    async def __anext__(self) -> Item:
+        if not await self._has_more():
+            raise StopAsyncIteration
+        return self._waiting.popleft()
 
-    async def take(self) -> list[Any]:
-        """Everything that has come; waits for the first. Nothing once it is closed."""
-        while not self._waiting:
-            if self._error is not None:
-                raise self._error
-            if self._closed:
-                return []
-            self._news = anyio.Event()
-            await self._news.wait()
-        taken, self._waiting = self._waiting, []
+    async def take(self) -> list[Item]:
+        """Everything that has come; waits for the first. [] once it is closed."""
+        await self._has_more()
+        taken = list(self._waiting)
+        self._waiting.clear()
         return taken
 
+    async def _has_more(self) -> bool:
+        while not self._waiting and not self._closed:
+            if self._error is not None:
+                raise self._error
+            self._news = anyio.Event()
+            await self._news.wait()
+        return bool(self._waiting)
+
     def offer(self, item: Item) -> None:
-        if self._closed:
-            return
         if isinstance(item, CatchUp):
-            self._error = None
-            self._waiting.clear()  # all of that is in it
+            self._waiting.clear()  # it says all that these say
         elif len(self._waiting) >= MAX_BEHIND:
             self._waiting.clear()
             item = Resync(conversation_id=self.conversation_id, seq=self._last_seq)
@@ -87,9 +88,13 @@ class EventStream:
         self._news.set()
 
     def fail(self, error: AgentError) -> None:
-        """Raise `error` once what has come is taken; until a catch-up begins anew."""
+        """Raise `error` once what has come is taken."""
         self._error = error
         self._news.set()
+
+    def resume(self) -> None:
+        """There is a connection again."""
+        self._error = None
 
     def close(self) -> None:
         """End it once what has come is taken."""
@@ -101,24 +106,20 @@ class LiveConversation:
     """A conversation that is followed. Iterating applies what comes to `view` and yields it;
     whatever is missing is asked for again on the way."""
 
-    def __init__(
-        self,
-        stream: EventStream,
-        subscribe: Callable[[ConversationView], Call],
-        store_id: Callable[[], str],
-    ) -> None:
+    def __init__(self, stream: EventStream, subscribe: Subscribe, store_id: Callable[[], str]):
         self.view = ConversationView(stream.conversation_id)
         self._stream = stream
         self._subscribe = subscribe
         self._store_id = store_id
         self._catching_up = False
-        self._last_hole: object = None
+        self._asked_from: Cursor | None = None
         self._changes: list[Change] = []
 
     async def start(self) -> None:
         """Raises `NotFound` for an unknown conversation."""
         self.catch_up()
-        if isinstance((await self.changes())[0], Missing):
+        caught_up, *self._changes = await self.changes()
+        if isinstance(caught_up, Missing):
             raise NotFound(
                 "There is no such conversation.", conversation_id=self.view.conversation_id
             )
@@ -126,18 +127,12 @@ class LiveConversation:
     def catch_up(self) -> None:
         """Ask for what came after the view's cursor. The answer arrives in the stream, in its
         place among the events."""
-        cursor = self.view.cursor
-        # Asked from the same place again, the answer would be the same: text that the sidecar
-        # cannot store yet. It comes with the next event.
-        if self._catching_up or self._last_hole == cursor:
-            return
-        self._catching_up, self._last_hole = True, cursor
-        call = self._subscribe(self.view)
-        call.on_result = self._stream.offer
-        call.on_error = self._stream.fail
+        self._catching_up = True
+        self._asked_from = self.view.cursor
+        self._subscribe(self.view, self._stream.offer, self._failed)
 
     async def changes(self) -> list[Change]:
-        """What has changed since the last call, at least one thing; [] when it was closed."""
+        """What has changed since the last call, at least one thing; [] once it is closed."""
         while not self._changes:
             items = await self._stream.take()
             if not items:
@@ -156,21 +151,25 @@ class LiveConversation:
         self._stream.close()
 
     def _take(self, item: Item) -> None:
-        if isinstance(item, Replay | Snapshot | Missing):
+        if isinstance(item, CatchUp):
             self._catching_up = False
-            before = self.view.seq
+            seq = self.view.seq
             self.view.caught_up(item, self._store_id())
             if isinstance(item, Replay):
-                self._changes += [event for event in item.events if event.seq > before]
-            else:
-                self._changes.append(item)
+                self._changes += [event for event in item.events if event.seq > seq]
+            self._changes.append(item)
         elif isinstance(item, Resync):
             self.catch_up()
-        else:
-            match self.view.apply(item):
-                case Applied.NEW:
-                    self._changes.append(item)
-                case Applied.HOLE:
-                    self.catch_up()
-                case Applied.KNOWN:
-                    pass
+        elif (applied := self.view.apply(item)) is Applied.NEW:
+            self._changes.append(item)
+        elif applied is Applied.HOLE and not self._catching_up and self._may_help(item):
+            self.catch_up()
+
+    def _may_help(self, item: Item) -> bool:
+        """Asked from the same place, the answer is the same: this text is not stored yet. It
+        comes with the next event."""
+        return not isinstance(item, Delta) or self._asked_from != self.view.cursor
+
+    def _failed(self, error: AgentError) -> None:
+        self._catching_up = False
+        self._stream.fail(error)

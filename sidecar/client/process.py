@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,13 +40,16 @@ def environment_without_keys(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.upper() not in KEY_VARIABLES}
 
 
+def creation_flags(platform: str) -> int:
+    """On Windows: no console window, and a process group of its own."""
+    create_no_window, create_new_process_group = 0x08000000, 0x00000200
+    return create_no_window | create_new_process_group if platform == "win32" else 0
+
+
 async def start(
     command: Sequence[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None
 ) -> Process:
     """Raises `SidecarDied` if there is no such command."""
-    flags: dict[str, int] = {}
-    if sys.platform == "win32":
-        flags = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
     try:
         return await anyio.open_process(
             list(command),
@@ -55,7 +57,7 @@ async def start(
             env=environment_without_keys(os.environ if env is None else env),
             # Ctrl-C in a terminal goes to everybody in its group; what it means is our decision.
             start_new_session=sys.platform != "win32",
-            **flags,
+            creationflags=creation_flags(sys.platform),
         )
     except OSError as error:
         name = Path(command[0]).name
@@ -63,19 +65,14 @@ async def start(
 
 
 async def stop(process: Process) -> None:
-    """Close its stdin and wait, then terminate and wait, then kill. Returns when it is gone."""
-    with anyio.CancelScope(shield=True):
-        if process.stdin is not None:
-            await process.stdin.aclose()
-        for seconds, force in ((EXIT_SECONDS, process.terminate), (TERMINATE_SECONDS, process.kill)):
-            with anyio.move_on_after(seconds):
-                await process.wait()
-                break
-            try:
-                force()
-            except ProcessLookupError:
-                break
-        await process.aclose()
+    """Wait for its end, then terminate and wait, then kill. Returns when it is gone."""
+    for seconds, force in ((EXIT_SECONDS, process.terminate), (TERMINATE_SECONDS, process.kill)):
+        with anyio.move_on_after(seconds):
+            await process.wait()
+            return
+        if process.returncode is None:
+            force()
+    await process.wait()
 
 
 class LastWords:
@@ -84,6 +81,7 @@ class LastWords:
     def __init__(self, log: Callable[[bytes], None] | None) -> None:
         self._log = log
         self._kept = bytearray()
+        self.complete = anyio.Event()
 
     async def collect(self, process: Process) -> None:
         assert process.stderr is not None
@@ -93,8 +91,10 @@ class LastWords:
                 del self._kept[:-LAST_WORDS]
                 if self._log is not None:
                     self._log(chunk)
-        except anyio.BrokenResourceError:
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # it is gone, and what it said is here
+        finally:
+            self.complete.set()
 
     @property
     def text(self) -> str:
@@ -102,6 +102,7 @@ class LastWords:
 
     @property
     def summary(self) -> str:
-        """The last line that is not a log entry (a traceback ends in one), else nothing."""
-        lines = [line for line in self.text.splitlines() if line and not line.startswith("{")]
-        return lines[-1][:500] if lines else ""
+        """The last line that is not a log entry (what a traceback ends in), else nothing."""
+        lines = (line.strip(" |+-") for line in self.text.splitlines())
+        said = [line for line in lines if line and not line.startswith("{")]
+        return said[-1][:500] if said else ""

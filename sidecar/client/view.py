@@ -135,10 +135,8 @@ class ConversationView:
         match event:
             case MessageStarted():
                 self._put(_begun(event))
-            case MessageCompleted(message=None):
-                self._messages.pop(event.message_id, None)
-            case MessageCompleted(message=message):
-                self._put(message)
+            case MessageCompleted():
+                self._complete(event)
             case ToolStarted() | ToolFinished() | TurnSteered():
                 open_message = self._messages.get(event.message_id)
                 return isinstance(open_message, _OpenMessage) and open_message.place(
@@ -149,6 +147,12 @@ class ConversationView:
             case _:
                 pass
         return True
+
+    def _complete(self, event: MessageCompleted) -> None:
+        if event.message is None:
+            self._messages.pop(event.message_id, None)
+        else:
+            self._put(event.message)
 
     def _put(self, message: Message) -> None:
         self._messages[message.message_id] = _opened(message)

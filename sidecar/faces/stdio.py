@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+
 CHUNK = 1024 * 1024
 
 
@@ -29,9 +29,9 @@ def claim_stdout() -> int:
         os.dup2(nowhere, 1)
         os.close(nowhere)
     sys.stdout = sys.stderr
-    for descriptor in (0, private):
-        with suppress(OSError):  # a closed stdin is noticed by whoever reads it
-            _carry_bytes(descriptor)
+    _carry_bytes(private)
+    if sys.stdin is not None:  # whoever reads a closed one will notice
+        _carry_bytes(0)
     return private
 
 
@@ -92,8 +92,7 @@ class StdinReader:
             self._may_read.set()
 
     def _read(self) -> None:
-        piece = b"..."
-        while piece:
+        while True:
             self._may_read.wait()
             self._may_read.clear()
             try:
@@ -103,6 +102,8 @@ class StdinReader:
             try:
                 self._loop.call_soon_threadsafe(self._take, piece)
             except RuntimeError:  # the loop has ended, and with it who wanted to know
+                return
+            if not piece:
                 return
 
     def _take(self, piece: bytes) -> None:

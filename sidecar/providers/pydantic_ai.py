@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from anyio import to_thread
 
 from ..conversations import Usage
-from ..errors import InitializationFailed, NetworkError
+from ..errors import AgentError, InitializationFailed, NetworkError
 from ..interfaces import (
     ModelEvent,
     ModelRequest,
@@ -75,19 +76,31 @@ class PydanticAIProvider:
         return f"<{type(self).__name__} {self.name}: {'ready' if self._ready else 'cold'}>"
 
     def warm_up(self) -> None:
-        """Import and set up what the first request needs, which takes seconds of CPU time. To be
-        called in a worker thread; may be called again. Raises `InitializationFailed`."""
-        self._set_up()
+        """Import and set up what the first request needs, and rehearse one without the network,
+        which takes about a second of CPU time. To be called in a worker thread; may be called
+        again. Raises `InitializationFailed`."""
+        if self._ready is None:
+            self._set_up()
+            self._rehearse()
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """See `ModelProvider.stream`. Tool calls come at the end of the stream, when it is known
         that they have arrived whole. Arguments that are not a JSON object are a `NetworkError`:
         they are a damaged answer, and the same request may well bring a sound one."""
-        vendor, transcripts = self._ready or await to_thread.run_sync(
-            self._set_up, abandon_on_cancel=True
+        vendor, transcripts = (
+            await to_thread.run_sync(self._set_up, abandon_on_cancel=True)
+            if self._ready is None
+            else self._ready
         )
         from pydantic_ai.direct import model_request_stream
-        from pydantic_ai.messages import PartDeltaEvent, PartStartEvent
+        from pydantic_ai.messages import (
+            PartDeltaEvent,
+            PartStartEvent,
+            TextPart,
+            TextPartDelta,
+            ThinkingPart,
+            ThinkingPartDelta,
+        )
 
         from .vendor_errors import translated
         from .vendor_messages import parameters, settings_of
@@ -106,20 +119,20 @@ class PydanticAIProvider:
                 has_begun = True
                 async for event in response:
                     if isinstance(event, PartDeltaEvent):
-                        text = getattr(event.delta, "content_delta", None)
-                        kind = event.delta.part_delta_kind
+                        delta = event.delta
+                        if isinstance(delta, TextPartDelta):
+                            yield TextDelta(delta.content_delta)
+                        elif isinstance(delta, ThinkingPartDelta) and delta.content_delta:
+                            yield TextDelta(delta.content_delta, "thinking")
                     elif isinstance(event, PartStartEvent):
-                        text = getattr(event.part, "content", None)
-                        kind = event.part.part_kind
-                    else:
-                        continue
-                    if text and (kind == "text" or kind == "thinking"):
-                        yield TextDelta(text, kind)
+                        part = event.part
+                        if isinstance(part, TextPart | ThinkingPart) and part.content:
+                            yield TextDelta(part.content, part.part_kind)
                 reply = response.get()
                 for end in _ending(reply):
                     yield end
                 transcripts.remember(reply)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever a library raises
             # Not chained: the libraries' texts may quote what must not leave this process.
             raise translated(error, self.name, has_begun=has_begun) from None
 
@@ -127,18 +140,43 @@ class PydanticAIProvider:
         if self._ready:
             await self._ready[0].close()
 
+    def _rehearse(self) -> None:
+        from .vendor_messages import Transcripts
+        from .vendor_rehearsal import REQUEST, stage
+
+        async def rehearsal() -> None:
+            double = PydanticAIProvider(self._config)
+            double._ready = stage(self._config), Transcripts()
+            with suppress(AgentError):  # it has done its work all the same
+                async for _ in double.stream(REQUEST):
+                    pass
+            await double.aclose()
+
+        anyio.run(rehearsal)
+
     def _set_up(self) -> tuple[Vendor, Transcripts]:
         with self._setting_up:
             if self._ready is None:
-                try:
-                    from .vendor_messages import Transcripts
-                    from .vendor_models import build
-                except ImportError as error:
-                    raise InitializationFailed(
-                        "The libraries for language models could not be loaded.", hint=INSTALL
-                    ) from error
-                self._ready = build(self._config), Transcripts()
+                self._ready = _load(self._config)
             return self._ready
+
+
+def _load(config: Config) -> tuple[Vendor, Transcripts]:
+    try:
+        from .vendor_messages import Transcripts
+        from .vendor_models import build
+
+        return build(config), Transcripts()
+    except AgentError:
+        raise
+    except ImportError as error:
+        raise InitializationFailed(
+            "The libraries for language models could not be loaded.", hint=INSTALL
+        ) from error
+    except Exception as error:
+        raise InitializationFailed(
+            "The provider could not be set up.", hint="Check its settings."
+        ) from error
 
 
 def _ending(reply: ModelResponse) -> Iterator[ModelEvent]:

@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse  # type: ignore[import-untyped]  # boto3 has no types
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ..errors import InitializationFailed
@@ -94,10 +94,17 @@ def calling() -> Iterator[None]:
         _current.reset(token)
 
 
-def client(config: Config) -> tuple[Any, urllib3.PoolManager]:
+class Pool(Protocol):
+    """What we need of urllib3's pools."""
+
+    def urlopen(self, method: str, url: str, **options: Any) -> Any: ...
+    def clear(self) -> None: ...
+
+
+def client(config: Config, pool: Pool | None = None) -> tuple[Any, Pool]:
     """A `bedrock-runtime` client that never retries and never follows a redirect, and the pool
     that it sends through."""
-    from botocore.config import Config as ClientConfig
+    from botocore.config import Config as ClientConfig  # type: ignore[import-untyped]  # boto3 has no types
 
     settings = config.settings
     made = _session(config).client(
@@ -111,10 +118,10 @@ def client(config: Config) -> tuple[Any, urllib3.PoolManager]:
             ignore_configured_endpoint_urls=True,
         ),
     )
-    pool = _pool(made.meta.endpoint_url, settings.request_timeout / 1000)
+    way = pool or _pool(made.meta.endpoint_url, settings.request_timeout / 1000)
 
     def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
-        answer = pool.urlopen(
+        answer = way.urlopen(
             request.method,
             request.url,
             body=request.body,
@@ -127,14 +134,14 @@ def client(config: Config) -> tuple[Any, urllib3.PoolManager]:
         return AWSResponse(request.url, answer.status, dict(answer.headers.items()), answer)
 
     made.meta.events.register("before-send.bedrock-runtime", send)
-    return made, pool
+    return made, way
 
 
 def _text(value: str | bytes) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
-def _pool(endpoint: str, silence: float) -> urllib3.PoolManager:
+def _pool(endpoint: str, silence: float) -> Pool:
     timeout = urllib3.Timeout(connect=min(CONNECT_TIMEOUT, silence), read=silence)
     proxy = proxy_for(endpoint, getproxies(), proxy_bypass)
     if proxy:
@@ -146,9 +153,9 @@ def _pool(endpoint: str, silence: float) -> urllib3.PoolManager:
 
 
 def _session(config: Config) -> Any:
-    import boto3
-    import botocore.session
-    from botocore.exceptions import ProfileNotFound
+    import boto3  # type: ignore[import-untyped]  # boto3 has no types
+    import botocore.session  # type: ignore[import-untyped]  # boto3 has no types
+    from botocore.exceptions import ProfileNotFound  # type: ignore[import-untyped]  # boto3 has no types
 
     settings, secrets = config.settings, config.secrets
     if settings.aws_use_profile:

@@ -6,6 +6,7 @@ Imported by `PydanticAIProvider.warm_up` only; the functions import what their v
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from . import vendor_http
 
 if TYPE_CHECKING:
     import httpx2
+
+    from .vendor_bedrock import Pool
 
 URLS: Mapping[str, str] = {
     "gemini": "https://generativelanguage.googleapis.com",
@@ -38,14 +41,13 @@ class Vendor:
     calling: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
-def build(config: Config, transport: httpx2.AsyncBaseTransport | None = None) -> Vendor:
-    """Set up the configured vendor; `transport` replaces the network, where there is HTTPX."""
-    if config.settings.provider == "bedrock":
-        return _bedrock(config)
-    return _over_http(config, transport)
+def build(config: Config) -> Vendor:
+    """Set up the configured vendor."""
+    return bedrock(config) if config.settings.provider == "bedrock" else over_httpx(config)
 
 
-def _over_http(config: Config, transport: httpx2.AsyncBaseTransport | None) -> Vendor:
+def over_httpx(config: Config, transport: httpx2.AsyncBaseTransport | None = None) -> Vendor:
+    """All but Bedrock; `transport` replaces the network."""
     name = config.settings.provider
     url = getattr(config.settings, f"{name}_base_url") or URLS[name]
     key = _key(getattr(config.secrets, f"{name}_api_key"))
@@ -66,16 +68,59 @@ def _key(secret: Secret | None) -> str:
 
 def _gemini(config: Config, url: str, key: str, http: httpx2.AsyncClient) -> Model[Any]:
     from google.genai import Client
+    from google.genai.models import AsyncModels
     from google.genai.types import HttpOptions, HttpRetryOptions
     from pydantic_ai.models.google import GoogleModel
     from pydantic_ai.providers.google import GoogleProvider
+
+    class Models(AsyncModels):
+        """Sends the contents as they are, for the reason given at OpenAI's `Completions`."""
+
+        async def generate_content_stream(
+            self, *, model: str, contents: Any, config: Any = None
+        ) -> Any:
+            config = config or {}
+            if (wired := gemini_contents(contents)) is not None:
+                options = config.get("http_options") or {}
+                options = {**options, "extra_body": {"contents": wired}}
+                contents, config = contents[-1:], {**config, "http_options": options}
+            return await super().generate_content_stream(
+                model=model, contents=contents, config=config
+            )
 
     # No timeout here: the library would also send it, as a deadline for the whole answer.
     options = HttpOptions(
         base_url=url, httpx_async_client=http, retry_options=HttpRetryOptions(attempts=1)
     )
     client = Client(vertexai=False, api_key=key, http_options=options)
+    client.aio._models = Models(client._api_client)
     return GoogleModel(config.settings.gemini_model, provider=GoogleProvider(client=client))
+
+
+GEMINI_PARTS = {
+    "text": "text",
+    "thought": "thought",
+    "thought_signature": "thoughtSignature",
+    "function_call": "functionCall",
+    "function_response": "functionResponse",
+}
+
+
+def gemini_contents(contents: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """Contents as they are on the wire; None if they hold what only the library knows."""
+    if any(key not in GEMINI_PARTS for c in contents for part in c["parts"] for key in part):
+        return None
+
+    def wired(value: Any) -> Any:
+        return b64encode(value).decode() if isinstance(value, bytes) else value
+
+    return [
+        {
+            "role": content["role"],
+            "parts": [{GEMINI_PARTS[k]: wired(v) for k, v in p.items()} for p in content["parts"]],
+        }
+        for content in contents
+    ]
 
 
 def _anthropic(config: Config, url: str, key: str, http: httpx2.AsyncClient) -> Model[Any]:
@@ -104,7 +149,7 @@ def _openai(config: Config, url: str, key: str, http: httpx2.AsyncClient) -> Mod
             return await super().create(messages=[], extra_body=body, **options)
 
     client = AsyncOpenAI(api_key=key, base_url=url, max_retries=0, http_client=http)
-    client.chat.completions = Completions(client)
+    vars(client.chat)["completions"] = Completions(client)  # where a cached property keeps it
     # What other servers that speak this wire are known to refuse.
     compatible = OpenAIModelProfile(
         openai_chat_supports_max_completion_tokens=False,
@@ -118,13 +163,14 @@ def _openai(config: Config, url: str, key: str, http: httpx2.AsyncClient) -> Mod
     )
 
 
-def _bedrock(config: Config) -> Vendor:
+def bedrock(config: Config, pool: Pool | None = None) -> Vendor:
+    """Bedrock; `pool` replaces the network."""
     from pydantic_ai.models.bedrock import BedrockConverseModel
     from pydantic_ai.providers.bedrock import BedrockProvider
 
     from . import vendor_bedrock
 
-    client, pool = vendor_bedrock.client(config)
+    client, pool = vendor_bedrock.client(config, pool)
     model = BedrockConverseModel(
         config.settings.bedrock_model, provider=BedrockProvider(bedrock_client=client)
     )

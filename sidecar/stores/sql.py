@@ -70,6 +70,7 @@ class SqlStore:
         self.degraded = opened.degraded
         self.notice = opened.notice
         self.store_id = opened.store_id
+        self.change_no = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.store_id}: {self.degraded or 'writable'}>"

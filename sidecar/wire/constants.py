@@ -3,7 +3,7 @@ types that these follow from. `tests/faces/test_prologue.py` fails when the two 
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSIONS = frozenset({1})
 
 INITIALIZATION_FAILED = -32051
 PARSE_ERROR = -32700

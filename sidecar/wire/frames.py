@@ -20,21 +20,17 @@ SKIPPABLE = 4 * 1024**3
 """A body that is too large is passed over by its length up to here. A larger figure is sooner
 a mistake than a body, and must not swallow everything that follows."""
 
+# Only what every header needs is compiled when we are imported: it is milliseconds otherwise.
 _PLAIN = re.compile(rb"Content-Length: ([1-9][0-9]{0,9})\r\n\r\n")
 """The header that nearly everybody sends."""
-
+_NOT_BLANK = rb"[^\r\n]"
+_BLANK_LINE = rb"\n\r?\n"
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*"
-_BEGINS_LIKE_A_HEADER = re.compile(_NAME + rb"(?::|\Z)")
-_HEADER = re.compile(rb"(%b):[ \t]*(.*?)[ \t]*\r?" % _NAME, re.DOTALL)
-_NOT_BLANK = re.compile(rb"[^\r\n]")
-_BLANK_LINE = re.compile(rb"\n\r?\n")
-_DIGITS = re.compile(rb"0*([0-9]{1,19})")
-_CHARSET = re.compile(rb"charset[ \t]*=[ \t]*\"?([^\s;\"]+)", re.IGNORECASE)
-
-_NEXT_LENGTH = re.compile(
-    rb"(?<!-)Content-Length[ \t]{0,8}:[ \t]{0,8}0{0,8}[1-9][0-9]{0,9}[ \t]{0,8}\r?\n",
-    re.IGNORECASE,
-)
+_BEGINS_LIKE_A_HEADER = _NAME + rb"(?::|\Z)"
+_HEADER = rb"(?s)(%b):[ \t]*(.*?)[ \t]*\r?" % _NAME
+_DIGITS = rb"0*([0-9]{1,19})"
+_CHARSET = rb"(?i)charset[ \t]*=[ \t]*\"?([^\s;\"]+)"
+_NEXT_LENGTH = rb"(?i)(?<!-)Content-Length[ \t]{0,8}:[ \t]{0,8}0{0,8}[1-9][0-9]{0,9}[ \t]{0,8}\r?\n"
 """Found in the middle of anything, this is the beginning of a frame. Not longer than `_TAIL`."""
 _TAIL = 64
 
@@ -118,13 +114,13 @@ class FrameParser:
             length = int(plain[1])  # a match reads the buffer anew each time it is asked
             del buffer[: plain.end()]
             return self._expect_body(length)
-        begin = _NOT_BLANK.search(buffer)
+        begin = re.search(_NOT_BLANK, buffer)
         del buffer[: begin.start() if begin else len(buffer)]
         if not buffer:
             return False
-        if not _BEGINS_LIKE_A_HEADER.match(buffer):
+        if not re.match(_BEGINS_LIKE_A_HEADER, buffer):
             return self._lose("This is not a header.")
-        if end := _BLANK_LINE.search(buffer, 0, self._max_header):
+        if end := re.search(_BLANK_LINE, buffer[: self._max_header]):
             return self._read_lines(bytes(buffer[: end.start()]), end.end())
         if len(buffer) < self._max_header:
             return False
@@ -140,7 +136,7 @@ class FrameParser:
         return True
 
     def _skip_header(self) -> bool:
-        end = _BLANK_LINE.search(self._buffer)
+        end = re.search(_BLANK_LINE, self._buffer)
         if end is None:
             del self._buffer[:-2]
             return False
@@ -158,7 +154,7 @@ class FrameParser:
         return True
 
     def _find_header(self) -> bool:
-        found = _NEXT_LENGTH.search(self._buffer)
+        found = re.search(_NEXT_LENGTH, self._buffer)
         if found is None:
             del self._buffer[:-_TAIL]
             return False
@@ -174,19 +170,19 @@ class FrameParser:
         charset = b"utf-8"
         at = 0
         for line in block.split(b"\n"):
-            header = _HEADER.fullmatch(line)
+            header = re.fullmatch(_HEADER, line)
             if header is None:
                 return self._lose("A header has a line without a colon.", at)
             name = header[1].rstrip().lower()
             if name == b"content-length":
                 lengths.add(header[2])
-            elif name == b"content-type" and (given := _CHARSET.search(header[2])):
+            elif name == b"content-type" and (given := re.search(_CHARSET, header[2])):
                 charset = given[1].lower()
             at += len(line) + 1
         if not lengths:
             return self._lose("A header has no Content-Length.")
         del self._buffer[:size]
-        digits = [_DIGITS.fullmatch(length) for length in lengths]
+        digits = [re.fullmatch(_DIGITS, length) for length in lengths]
         values = {int(match[1]) for match in digits if match}
         if len(values) != 1 or None in digits or values == {0}:
             return self._refuse("Content-Length is not one number above 0.", self._find_header)
@@ -219,7 +215,7 @@ def frame(body: bytes) -> bytes:
 
 _MARKS = bytes.maketrans(b"{}", b"[]")
 _NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
-_STRING = re.compile(rb'"[^"]*"?')
+_STRING = rb'"[^"]*"?'
 _PIECE = 1024 * 1024
 
 
@@ -244,6 +240,6 @@ def _without_strings(marks: bytes) -> bytes:
     in_string = False
     for at in range(0, len(marks), _PIECE):
         piece = marks[at : at + _PIECE]
-        pieces.append(_STRING.sub(b"", b'"' + piece if in_string else piece))
+        pieces.append(re.sub(_STRING, b"", b'"' + piece if in_string else piece))
         in_string ^= piece.count(b'"') % 2 == 1
     return b"".join(pieces)

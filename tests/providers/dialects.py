@@ -252,7 +252,7 @@ class Gemini:
     @staticmethod
     def _chunk(
         parts: list[dict[str, Any]],
-        finishReason: str | None = None,  # noqa: N803  # the wire's name
+        finishReason: str | None = None,
         usage: dict[str, int] | None = None,
     ) -> bytes:
         candidate: dict[str, Any] = {"content": {"role": "model", "parts": parts}, "index": 0}
