@@ -266,6 +266,7 @@ class Agent:
                     "a turn had been ended by somebody else",
                     extra={"conversationId": self.conversation_id},
                 )
+                self.forget_history()
                 return
             except (PersistenceFailed, StoreUnavailable) as error:
                 flusher.failed(error)
@@ -276,8 +277,9 @@ class Agent:
 
     def _remember(self, started: StartedTurn, outcome: TurnOutcome) -> None:
         """Keep the model's history in step, so that turn 200 does not read 199 turns again."""
-        assert self._history is not None
-        if self._history and self._history[-1].message_id == started.reply_id:
+        if self._history is None or (
+            self._history and self._history[-1].message_id == started.reply_id
+        ):
             return
         user = started.user_message
         self._history += [

@@ -135,5 +135,6 @@ def answer_to(started: StartedTurn, outcome: TurnOutcome) -> tuple[str, Prompt] 
     here = started.entry.conversation_id
     return origin.chain[-1], Prompt(
         input=sanitised(text) or f"(no answer: {outcome.stop_reason})",
-        origin=AgentOrigin(chain=(here,), is_reply=True),
+        # The chain goes on: who is answered cannot start the same round once more.
+        origin=AgentOrigin(chain=(*origin.chain, here), is_reply=True),
     )

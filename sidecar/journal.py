@@ -13,7 +13,17 @@ from collections.abc import Callable, Sequence
 import anyio
 import msgspec
 
-from .events import CatchUp, Delta, DurableEvent, Event, Missing, utf16_length
+from .conversations import MessageStatus
+from .events import (
+    CatchUp,
+    Delta,
+    DurableEvent,
+    Event,
+    Missing,
+    Replay,
+    Snapshot,
+    utf16_length,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +61,27 @@ class Subscription:
             return
         self._known_seq = caught_up.last_seq
         known = {(part.message_id, part.part): part.length for part in caught_up.open_parts}
+        streaming = _streaming(caught_up)
         for event in held:
             if isinstance(event, Delta):
                 if (rest := _beyond(event, known.get((event.message_id, event.part), 0))) is None:
                     continue
                 if event.seq < caught_up.last_seq:
-                    # The part it belongs to may have ended since; then it is in the catch-up.
-                    if (event.message_id, event.part) not in known:
+                    # A message that has ended since is in the catch-up, whole.
+                    if event.message_id != streaming:
                         continue
                     rest = msgspec.structs.replace(rest, seq=caught_up.last_seq)
                 self._deliver(rest)
             elif event.seq > caught_up.last_seq:
                 self._deliver(event)
+
+
+def _streaming(caught_up: Replay | Snapshot) -> str | None:
+    """The message that was still being written when the catch-up was read."""
+    if isinstance(caught_up, Replay):
+        return caught_up.open_message.message_id if caught_up.open_message else None
+    open_ones = (m for m in caught_up.messages if m.status is MessageStatus.STREAMING)
+    return next((message.message_id for message in open_ones), None)
 
 
 def _beyond(delta: Delta, length: int) -> Delta | None:

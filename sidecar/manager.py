@@ -553,7 +553,9 @@ class AgentManager:
         if agent.is_live:
             return
         if agent.error is not None:
-            self.waiters.fail_conversation(agent.conversation_id, agent.error)
+            # A `Conflict` means that another window runs the prompts: their end will come.
+            if not isinstance(agent.error, Conflict):
+                self.waiters.fail_conversation(agent.conversation_id, agent.error)
         elif agent.close_reason not in FINAL:
             self.pool.schedule(agent.conversation_id)
 

@@ -21,7 +21,7 @@ from .interfaces import ConversationStore, ModelProvider, StartedTurn, Tool, Tur
 from .journal import Journal
 from .lifecycle import AgentState
 from .registry import AgentRegistry
-from .reply import Flusher
+from .reply import RETRY_INTERVAL, Flusher
 from .settings import Config, problems
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class AgentPool:
         self._held: dict[str, None] = {}
         self._tasks: TaskGroup | None = None
         self._closing = False
+        self._is_draining = False
 
     async def run(self) -> None:
         async with anyio.create_task_group() as self._tasks:
@@ -174,7 +175,7 @@ class AgentPool:
         agent = self.registry.get(conversation_id)
         if agent is not None and agent.accepts_work:
             agent.wake()
-        else:
+        elif not self._is_draining:
             self._ready[conversation_id] = None
             self.registry.notify()
 
@@ -193,25 +194,32 @@ class AgentPool:
         no single agent: one that does not end holds up nobody but its own conversation."""
         while True:
             changed = self.registry.changed
+            failed = False
             for conversation_id in tuple(self._ready):
                 try:
-                    await self._place(conversation_id)
+                    if not await self._place(conversation_id):
+                        break
                 except AgentError as error:
-                    self._ready.pop(conversation_id, None)
+                    failed = failed or error.retryable
+                    if not error.retryable:
+                        self._ready.pop(conversation_id, None)
                     logger.error(
                         "queued prompts cannot run",
                         extra={"conversationId": conversation_id, "cause": error.message},
                     )
-            await changed.wait()
+            with anyio.move_on_after(RETRY_INTERVAL if failed else None):
+                await changed.wait()
 
-    async def _place(self, conversation_id: str) -> None:
+    async def _place(self, conversation_id: str) -> bool:
+        """Whether there may be a place for the next one in line, too."""
         conversation = await self._workable(conversation_id)
         if conversation is None or conversation_id not in self._ready:
-            return
+            return True
         agent = self._agent_or_place(conversation)
         if agent is not None and agent.accepts_work:
             self._ready.pop(conversation_id, None)
             agent.wake()
+        return agent is not None
 
     async def _workable(self, conversation_id: str) -> Conversation | None:
         """The conversation, if its queue could run now; else it is dropped or held back."""
@@ -263,6 +271,12 @@ class AgentPool:
         for agent in self.registry.surplus():
             agent.close("limit lowered", now=False)
         self.registry.notify()
+
+    def drain(self) -> None:
+        """Start no turn any more; each agent closes after the one that it runs."""
+        self._is_draining = True
+        for agent in self.registry:
+            agent.close("shutdown", now=False)
 
     async def quiet(self) -> None:
         """Return when no turn runs."""

@@ -56,6 +56,7 @@ class Reply:
         self._journal = journal
         self._parts: list[Part | OpenText] = []
         self._surrogate = ""
+        self._kind: Kind = "text"
         self._closed = False
         self.unstored_units = 0
 
@@ -65,10 +66,23 @@ class Reply:
 
     def append(self, kind: Kind, text: str) -> None:
         """Add streamed text to the open part of its kind, or open one."""
+        if self._closed:
+            return
+        if kind != self._kind:
+            self.end_text()
+            self._kind = kind
         if self._surrogate or not text.isascii():
             text = self._whole_pairs(text)
-        if not text or self._closed:
-            return
+        if text:
+            self._push(kind, text)
+
+    def end_text(self) -> None:
+        """No more of this text follows: half a pair that waits for the other stays alone."""
+        if self._surrogate:
+            self._surrogate = ""
+            self._push(self._kind, "\ufffd")
+
+    def _push(self, kind: Kind, text: str) -> None:
         last = self._parts[-1] if self._parts else None
         if not isinstance(last, OpenText) or last.kind != kind:
             last = OpenText(kind)
@@ -92,6 +106,7 @@ class Reply:
 
     def add(self, part: Part) -> int:
         """Add a part that is whole; returns its index."""
+        self.end_text()
         self._parts.append(part)
         return len(self._parts) - 1
 

@@ -12,12 +12,12 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
-from urllib.request import url2pathname
 
 import anyio
 import msgspec
@@ -28,8 +28,9 @@ from .errors import AgentError, InitializationFailed
 from .faces.connection import Connection, encode, notification
 from .faces.jsonrpc import Envelope, Handler, SidecarProtocol, make_server
 from .faces.native import NativeFace
+from .faces.options import process_to_watch, read_initialize
 from .faces.parent import exit_of
-from .faces.stdio import StdinReader
+from .faces.stdio import StdinReader, room_in
 from .interfaces import ModelProvider, Tool
 from .journal import Journal
 from .manager import AgentManager
@@ -64,7 +65,8 @@ class Serving:
         self._handover = handover
         self._stdout = stdout
         self._path = Path(store) if store else paths.default_store()
-        self._params, self._complaint = initialize_params(handover.initialize)
+        initialize = msgspec.json.decode(handover.initialize, type=Envelope)
+        self._params, self._complaint = read_initialize(bytes(initialize.params or b"{}"))
         self._journal = Journal()
         self._parser = FrameParser()
         self._manager: AgentManager | None = None
@@ -74,7 +76,7 @@ class Serving:
         self._opened = anyio.Event()
         self._over = anyio.Event()
         self._room = anyio.Event()
-        self._gone = False
+        self._in_a_hurry = False
 
     async def main(self) -> int:
         config = initial_config(self._params)
@@ -89,6 +91,7 @@ class Serving:
             writer = FrameWriter(
                 self._write,
                 encode=lambda delta: notification("conversation/event", delta),
+                room=room_in(self._stdout),
                 on_drained=self._drained,
                 on_broken=self._editor_gone,
             )
@@ -98,8 +101,8 @@ class Serving:
             tasks.start_soon(self._receive, name="receiver")
             tasks.start_soon(self._watch_signals, name="signals")
             tasks.start_soon(self._watch_exit, name="exit")
-            if self._params.process_id:
-                tasks.start_soon(self._watch_parent, self._params.process_id, name="parent")
+            if (editor := process_to_watch(self._params)) is not None:
+                tasks.start_soon(self._watch_parent, editor, name="parent")
             await self._serve(config)
             tasks.cancel_scope.cancel()
         writer.close(FLUSH_SECONDS)
@@ -123,6 +126,7 @@ class Serving:
         manager.on_state = partial(connection.notify, "agent/state")
         manager.on_degraded = self._degraded
         try:
+            await self._settle_dead(store)
             async with manager.running(), anyio.create_task_group() as tasks:
                 face = NativeFace(
                     manager,
@@ -144,6 +148,14 @@ class Serving:
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_SECONDS):
                 await store.aclose()
 
+    async def _settle_dead(self, store: SqliteStore) -> None:
+        """What a process that died left running is settled before anybody looks at it."""
+        if store.degraded is None:
+            try:
+                await store.recover()
+            except AgentError as error:
+                logger.error("dead turns cannot be settled", extra={"cause": error.message})
+
     def _make_manager(self, store: SqliteStore, config: Config) -> AgentManager:
         return AgentManager(
             store,
@@ -160,10 +172,16 @@ class Serving:
         return config.secrets.revealed()
 
     async def _linger(self, manager: AgentManager) -> None:
-        """The editor is gone without a goodbye: let running turns end, up to `lingerTimeout`."""
-        if self._gone:
+        """The editor is gone: let running turns end, up to `lingerTimeout`; then be quick."""
+        manager.pool.drain()
+        if not self._in_a_hurry:
             with anyio.move_on_after(manager.config.settings.linger_timeout / 1000):
                 await manager.pool.quiet()
+        # What is acknowledged is committed: a provider or tool that does not stop must not keep
+        # the process alive.
+        deadline = threading.Timer(CLOSE_SECONDS, os._exit, (self._protocol.exit_code or 0,))
+        deadline.daemon = True
+        deadline.start()
 
     async def _tell_changes(self, store: SqliteStore, connection: Connection) -> None:
         told = 0
@@ -255,7 +273,6 @@ class Serving:
 
     def _editor_gone(self) -> None:
         """Nobody reads us, or writes to us, any more."""
-        self._gone = self._gone or not self._over.is_set()
         self._over.set()
 
     async def _watch_exit(self) -> None:
@@ -273,26 +290,11 @@ class Serving:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 logger.info("signal", extra={"signal": number})
+                self._in_a_hurry = True
                 self._over.set()
 
 
 # ---- what initialize says ------------------------------------------------------------------
-
-
-def initialize_params(message: bytes) -> tuple[wire.Initialize, str | None]:
-    """The params of the initialize request, which has been answered already. Options that make
-    no sense are left out, and the second value says so."""
-    raw = msgspec.json.decode(message, type=Envelope).params or b"{}"
-    try:
-        return msgspec.json.decode(raw, type=wire.Initialize), None
-    except msgspec.ValidationError as error:
-        complaint = f"Some options of initialize were not understood and are not used: {error}."
-    bare: dict[str, Any] = msgspec.json.decode(raw)
-    process_id = bare.get("processId")
-    return (
-        wire.Initialize(process_id=process_id if isinstance(process_id, int) else None),
-        complaint,
-    )
 
 
 def initial_config(params: wire.Initialize) -> Config:
@@ -317,6 +319,9 @@ def path_of(uri: str) -> str | None:
     if parsed.scheme != "file":
         return None
     if sys.platform == "win32":
+        # Imported here: it brings all of http.client along.
+        from urllib.request import url2pathname
+
         return url2pathname(parsed.path)
     return unquote(parsed.path) or None
 

@@ -129,6 +129,7 @@ class Turn:
         )
 
     def outcome(self, reason: StopReason, error: TurnError | None = None) -> TurnOutcome:
+        self.reply.end_text()
         status, queue_state = STATUS_OF[reason]
         return TurnOutcome(
             stop_reason=reason,

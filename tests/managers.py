@@ -256,5 +256,3 @@ def recorded() -> Iterator[Records]:
     finally:
         logger.removeHandler(records)
         logger.setLevel(level)
-
-

@@ -47,6 +47,9 @@ def test_a_file_imports_only_rooms_that_it_may_know(file: Path) -> None:
 def test_the_rule_sees_relative_and_absolute_imports(tmp_path: Path) -> None:
     assert "stores" in ROOMS
     assert "stores" in set(imported_rooms(ROOT / "stores" / "memory.py"))
-    serving = [set(imported_rooms(ROOT / f"{name}.py")) for name in ("app", "serving")
-               if (ROOT / f"{name}.py").exists()]
+    serving = [
+        set(imported_rooms(ROOT / f"{name}.py"))
+        for name in ("app", "serving")
+        if (ROOT / f"{name}.py").exists()
+    ]
     assert set().union(*serving) >= {"faces"}

@@ -26,6 +26,9 @@ from .config import Options, UsageError
 
 T = TypeVar("T")
 
+GLANCE = 0.25
+"""Seconds between two chances for Ctrl-C: Windows gives none while something waits."""
+
 
 @contextmanager
 def open_session(
@@ -153,8 +156,9 @@ class Following:
         """
         future = self._next or self._session.start(self._step)
         self._next = future
-        if not wait([future], timeout).done:
-            return []
+        while not wait([future], GLANCE if timeout is None else timeout).done:
+            if timeout is not None:
+                return []
         self._next = None
         changes, self.messages = future.result()
         return changes
@@ -188,11 +192,13 @@ def _log_file(path: Path) -> Iterator[Callable[[bytes], None]]:
 
 
 def short_ids(conversations: Sequence[Conversation]) -> dict[str, str]:
-    """Id → the shortest beginning, of at least eight characters, that no other one has."""
+    """Id → its shortest beginning, of eight characters or more, that no other one has."""
     ids = sorted(conversation.conversation_id for conversation in conversations)
     short: dict[str, str] = {}
     for index, own in enumerate(ids):
-        neighbours = ids[max(index - 1, 0) : index] + ids[index + 1 : index + 2]
-        shared = max((len(os.path.commonprefix([own, other])) for other in neighbours), default=0)
-        short[own] = own[: max(8, shared + 1)].rstrip("-")
+        length = 8
+        for other in (*ids[max(index - 1, 0) : index], *ids[index + 1 : index + 2]):
+            while length < len(own) and other.startswith(own[:length].rstrip("-")):
+                length += 1
+        short[own] = own[:length].rstrip("-")
     return short

@@ -18,14 +18,16 @@ from anyio.abc import TaskGroup
 from msgspec import UNSET, Raw, UnsetType
 
 from ..errors import AgentError
+from ..settings import Secrets
 from ..wire import methods as wire
 from ..wire.frames import nesting_depth_exceeds
-from .lean_pygls import JsonRPCProtocol, JsonRPCServer, MethodNotFound
+from .lean_pygls import JsonRPCProtocol, JsonRPCServer
 from .timing import Timings
 
 logger = logging.getLogger(__name__)
 
 MAX_DEPTH = 200
+SECRET_NAMES = tuple(field.encode_name for field in msgspec.structs.fields(Secrets))
 RequestId = int | str
 Handler = Callable[[Any], Awaitable[Any]]
 
@@ -72,12 +74,17 @@ _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_progress = msgspec.json.Decoder(ProgressParams).decode
 _decode_cancel = msgspec.json.Decoder(CancelParams).decode
 
-# A high surrogate without its low one, or a low one by itself; an even number of backslashes
-# before it means that the `\u` is itself escaped.
-_LONE_SURROGATE = re.compile(
-    rb"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+# Every escape in a JSON string: a surrogate pair, a surrogate by itself, any other.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
 )
+
+
+def _whole_characters(body: bytes) -> bytes:
+    """`body` with U+FFFD for each escaped surrogate that is not one of a pair."""
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], body)
 
 
 def parse(body: bytes) -> Envelope:
@@ -89,7 +96,7 @@ def parse(body: bytes) -> Envelope:
     except msgspec.ValidationError as error:
         raise RpcError(wire.INVALID_REQUEST, f"Not a JSON-RPC message: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        repaired = _LONE_SURROGATE.sub(rb"\1\\ufffd", body)
+        repaired = _whole_characters(body)
         if repaired != body:
             return parse(repaired)
         raise RpcError(wire.PARSE_ERROR, "The body is not valid JSON in UTF-8.") from None
@@ -97,10 +104,19 @@ def parse(body: bytes) -> Envelope:
 
 def params_of(method: wire.Method | wire.Notification, raw: Raw | UnsetType) -> Any:
     """Typed params. Raises `RpcError` -32602 that names the place, as `$.path`."""
+    given = b"{}" if not raw or bytes(raw) == b"null" else raw
     try:
-        return msgspec.json.decode(raw if raw else b"{}", type=method.params)
+        return msgspec.json.decode(given, type=method.params)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RpcError(wire.INVALID_PARAMS, f"{method.name}: {error}") from None
+        raise RpcError(wire.INVALID_PARAMS, f"{method.name}: {_explained(str(error))}") from None
+
+
+def _explained(error: str) -> str:
+    if "- at `$" not in error:
+        error = f"{error} - at `$`"
+    if any(f"`{name}`" in error for name in SECRET_NAMES):
+        error = f"{error}. Keys are given in `secrets`, to initialize or settings/update"
+    return error
 
 
 class SidecarProtocol(JsonRPCProtocol):
@@ -160,17 +176,20 @@ class SidecarProtocol(JsonRPCProtocol):
                 self._shutdown = True
                 self.respond(msg_id, None)
                 return
+            if (method := self._methods.get(method_name)) is None:
+                raise RpcError(
+                    wire.METHOD_NOT_FOUND, f"There is no method '{method_name[:100]}'."
+                )
             handler = self._get_handler(method_name)
-            typed = params_of(self._methods[method_name], params)
+            typed = params_of(method, params)
+            token = _token(params)
         except RpcError as error:
             self.refuse(msg_id, error.code, error.message)
-        except MethodNotFound:
-            self.refuse(msg_id, wire.METHOD_NOT_FOUND, f"There is no method '{method_name[:100]}'.")
         else:
             scope = anyio.CancelScope()
             self._requests[msg_id] = scope
             self._tasks.start_soon(
-                self._serve, msg_id, method_name, handler, typed, _token(params), name=method_name
+                self._serve, msg_id, method_name, handler, typed, token, name=method_name
             )
 
     def _handle_notification(self, method_name: str, params: Any) -> None:
@@ -208,45 +227,44 @@ class SidecarProtocol(JsonRPCProtocol):
         self, msg_id: RequestId, method: str, handler: Handler, params: Any, token: Any
     ) -> None:
         """Run one request to its one response."""
-        answered = False
-        with self.timings.of(method) as timing, self._requests[msg_id] as scope:
+        outcome: Any = RpcError(wire.REQUEST_CANCELLED, "The request was shut down.")
+        with self.timings.of(method) as timing:
             try:
-                if token is not None:
-                    self._begin_progress(token, msg_id, method)
-                result = await handler(params)
-                # From here on it is answered as done, even if a cancellation arrives now.
-                self._requests.pop(msg_id, None)
-                then = None
-                if isinstance(result, Answer):
-                    result, then = result.result, result.then
-                self.respond(msg_id, result)
-                answered = True
-                if then is not None:
-                    then()
-            except AgentError as error:
-                timing.failed = True
-                self._requests.pop(msg_id, None)
-                if not answered:
-                    self._respond_error(msg_id, error)
-                    answered = True
-            except RpcError as error:
-                timing.failed = True
-                self._requests.pop(msg_id, None)
-                self.refuse(msg_id, error.code, error.message)
-                answered = True
-            except Exception:
-                timing.failed = True
-                logger.exception("a handler failed", extra={"method": method})
-                self._requests.pop(msg_id, None)
-                if not answered:
-                    self.refuse(msg_id, wire.INTERNAL_ERROR, "Internal error; the log has it.")
-                    answered = True
+                with self._requests[msg_id] as scope:
+                    if token is not None:
+                        self._begin_progress(token, msg_id, method)
+                    outcome = await self._outcome(method, handler, params)
+                if scope.cancelled_caught:
+                    outcome = RpcError(wire.REQUEST_CANCELLED, "The request was cancelled.")
+            finally:
+                timing.failed = isinstance(outcome, Exception)
+                self._answer(msg_id, outcome, token)
+
+    async def _outcome(self, method: str, handler: Handler, params: Any) -> Any:
+        """What the handler returns, or the error to answer with."""
+        try:
+            return await handler(params)
+        except (AgentError, RpcError) as error:
+            return error
+        except Exception:
+            logger.exception("a handler failed", extra={"method": method})
+            return RpcError(wire.INTERNAL_ERROR, "Internal error; the log has it.")
+
+    def _answer(self, msg_id: RequestId, outcome: Any, token: Any) -> None:
+        """From here on a cancellation comes too late, and progress is over (LSP: a token is
+        valid only until its request is answered)."""
         self._requests.pop(msg_id, None)
-        if not answered:
-            cause = "cancelled" if scope.cancelled_caught else "shut down"
-            self.refuse(msg_id, wire.REQUEST_CANCELLED, f"The request was {cause}.")
         if token is not None:
             self._end_progress(token)
+        if isinstance(outcome, AgentError):
+            self._respond_error(msg_id, outcome)
+        elif isinstance(outcome, RpcError):
+            self.refuse(msg_id, outcome.code, outcome.message)
+        elif isinstance(outcome, Answer):
+            self.respond(msg_id, outcome.result)
+            outcome.then()
+        else:
+            self.respond(msg_id, outcome)
 
     async def _hear(self, method: str, handler: Handler, params: Any) -> None:
         """Run one notification. There is nobody to answer, so what fails is logged."""
@@ -316,7 +334,10 @@ def _id(message: Envelope) -> RequestId | None:
 def _token(params: Raw | UnsetType) -> RequestId | None:
     if not params or b"workDoneToken" not in bytes(params):
         return None
-    return _decode_progress(params).work_done_token
+    try:
+        return _decode_progress(params).work_done_token
+    except msgspec.DecodeError as error:
+        raise RpcError(wire.INVALID_PARAMS, str(error)) from None
 
 
 def make_server(handlers: dict[str, Handler]) -> JsonRPCServer:

@@ -47,6 +47,7 @@ class _LazyTypes:
         self._namespace = vars(module)
         exec(source[: starts[0].start()], self._namespace)
         self._namespace["__all__"] = [name for name in self._waiting if name[0] != "_"]
+        self._namespace["__dir__"] = lambda: sorted({*self._namespace, *self._waiting})
         self._namespace["__getattr__"] = self.get
 
     def get(self, name: str) -> Any:

@@ -83,12 +83,11 @@ def refuse_all(handover: Handover, reason: str) -> int:
         while data:
             for item in parser.feed(data):
                 answer, method = _answer(item, refuse)
-                if answer is not None:
-                    _send(handover.stdout, wrap(answer))
-                if method == "shutdown":
-                    exit_code = 0
                 if method == "exit":
                     return exit_code
+                if answer is not None:
+                    _send(handover.stdout, wrap(answer))
+                    exit_code = 0 if method == "shutdown" else exit_code
             data = _read(handover.stdin)
     except OSError:  # nobody reads our answers
         return 1
@@ -164,9 +163,9 @@ def _parse(item: Frame | FrameError) -> Message:
     if not isinstance(message, dict):
         raise _Refused(wire.INVALID_REQUEST, "A message is one object; batches are not taken.")
     msg_id = message.get("id")
-    if "id" in message and type(msg_id) not in (int, str):  # nor a bool, which is an int
-        raise _Refused(wire.INVALID_REQUEST, "The id of a message is an integer or a string.")
-    is_response = msg_id is not None and ("result" in message or "error" in message)
+    is_response = "method" not in message and ("result" in message or "error" in message)
+    if "id" in message and type(msg_id) not in (int, str) and not is_response:  # bool is no id
+        raise _Refused(wire.INVALID_REQUEST, "The id of a request is an integer or a string.")
     is_call = isinstance(message.get("method"), str)
     if message.get("jsonrpc") != "2.0" or not (is_call or is_response):
         raise _Refused(wire.INVALID_REQUEST, "This is not a JSON-RPC 2.0 message.", msg_id)

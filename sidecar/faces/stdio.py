@@ -7,9 +7,14 @@ which works for pipes, files and consoles on every platform alike.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 CHUNK = 1024 * 1024
 
@@ -21,18 +26,51 @@ def claim_stdout() -> int:
     bytes unchanged, and writing to them blocks."""
     if sys.stdout is not None:
         sys.stdout.flush()
+    _have_stderr()
     private = os.dup(1)
-    try:
-        os.dup2(2, 1)
-    except OSError:  # there is no stderr
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
-    sys.stdout = sys.stderr
+    os.dup2(2, 1)
+    stderr = io.BufferedWriter(_Stderr(2, "w", closefd=False))
+    sys.stdout = sys.stderr = io.TextIOWrapper(
+        stderr, encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
     _carry_bytes(private)
     if sys.stdin is not None:  # whoever reads a closed one will notice
         _carry_bytes(0)
     return private
+
+
+def room_in(descriptor: int) -> Callable[[], int]:
+    """A function that says how many bytes can be written to a descriptor that is a pipe or a
+    socket without blocking; 0 where the platform cannot tell."""
+    try:
+        from select import PIPE_BUF, POLLOUT, poll
+    except ImportError:  # Windows
+        return lambda: 0
+    watched = poll()
+    watched.register(descriptor, POLLOUT)
+    return lambda: PIPE_BUF if watched.poll(0) == [(descriptor, POLLOUT)] else 0
+
+
+class _Stderr(io.FileIO):
+    """Our stderr, as long as somebody takes it. One that the editor closed, or a full disk
+    behind it, must not make every log call and every print fail."""
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _have_stderr() -> None:
+    """Without one, the next file that is opened would be taken for it: our copy of stdout."""
+    try:
+        os.fstat(2)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        if nowhere != 2:
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
 
 
 def _carry_bytes(descriptor: int) -> None:

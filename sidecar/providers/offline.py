@@ -34,11 +34,13 @@ PASSAGES = 3
 PASSAGES_FETCHED = 8
 READ_LINES = 60
 ATTACHMENT_LINES = 24
+ATTACHMENT_LENGTH = 200_000
+"""As much of an attached file as is looked at, for this is done on the event loop."""
 QUERY_LENGTH = 500
 
 NO_MODEL = (
-    "_No model is connected, so I only quote your files. To connect one, set `provider` and its"
-    " key in the settings, or `GEMINI_API_KEY`: ask me “how do I connect a model?”._"
+    "_No model is connected, so these are passages of your files, found by their words. To"
+    " connect one, set `provider` and its key, or `GEMINI_API_KEY`: “how do I connect a model?”._"
 )
 HELP = """\
 I am the offline assistant: no model is connected, so I do not understand what you write. I look
@@ -92,6 +94,7 @@ NO_FOLDER = (
     " model?” for the steps."
 )
 OFFLINE = "I am the offline assistant: no model is connected."
+STEPS = "Ask “how do I connect a model?” for the steps."
 NOTHING_FOUND = (
     "I found nothing in the workspace. Try a word that is in the code itself: the name of a"
     " function, a class or a file, or a piece of an error message."
@@ -113,7 +116,11 @@ _MODEL = (
 )
 _CONNECT = (
     r"(?:connect|configure|set|set up|setup|add|use|choose|select|switch|enter|store|put|change"
-    r"|enable|get)(?: (?:to|a|an|the|my|your|another|in|real|other))* " + _MODEL
+    r"|enable|get)(?: (?:to|a|an|the|my|your|another|own|real))* " + _MODEL
+)
+_WANTING = (
+    r"(?:how (?:do|can|could|should|would) (?:i|we|you)|how to|(?:can|could) (?:i|we|you)"
+    r"|where (?:do|can|should) i|i (?:want|would like|d like) to|let me|please) "
 )
 TALK: tuple[tuple[str, str], ...] = (
     (r"(?:hi|hiya|hello|hey|howdy|good (?:morning|afternoon|evening|day))(?: \w+){0,2}", GREETING),
@@ -131,12 +138,13 @@ TALK: tuple[tuple[str, str], ...] = (
         r"commands?|(?:list|show)(?: \w+){0,2} commands|(?:which|what) commands(?: \w+){0,5}",
         COMMANDS,
     ),
-    (r"(?:(?:how|can|could|where|i|let) .*?)?\b" + _CONNECT, CONNECT),
+    (f"(?:{_WANTING})?{_CONNECT}", CONNECT),
 )
 STATUS = (
     r"status|(?:what is|what s|show)(?: me)? (?:your|the)(?: current)? status|how are you(?: \w+)?"
     r"|are you (?:ok|there|online|offline|connected|working|ready)"
-    r"|(?:which|what) (?:model|provider)(?: is (?:this|connected|used|set)| are you(?: using)?| do you use)?"
+    r"|(?:which|what) (?:model|provider)"
+    r"(?: is (?:this|connected|used|set)| are you(?: using)?| do you use)?"
     r"|is (?:a|any|the) model (?:connected|configured)|(?:do you have|is there) a model"
 )
 MORE = (
@@ -146,7 +154,8 @@ MORE = (
 
 LIST = re.compile(
     r"""(?xi) (?:(?:please|can\ you|could\ you)\ )?
-    (?: (?:ls|dir|tree|list) (?:\ (?:me|all|the|my))* (?:\ (?:files|folders|contents?))?
+    (?: (?:what's|what\ is)\ in
+      | (?:ls|dir|tree|list) (?:\ (?:me|all|the|my))* (?:\ (?:files|folders|contents?))?
       | (?:show|show\ me|what|what's|which) (?:\ (?:is|are|all|the|my))*
         (?:\ (?:project|folder|directory|workspace))?
         \ (?:files?|folders?|directories|structure|tree|layout|contents?) )
@@ -163,7 +172,8 @@ FILE = re.compile(
 )
 LINES = re.compile(r"(?i)\blines? (?P<first>\d+)(?: ?(?:-|–|to|until) ?(?P<last>\d+))?")
 OPEN = re.compile(
-    r"(?i)(?:(?:please|can you|could you) )?(?:read|open|show(?: me)?|cat|print|view|display)\b"
+    r"(?i)(?:(?:please|can you|could you) )?(?:read|open|show|cat|print|view|display"
+    r"|explain|review|summari[sz]e)\b"
     r"|what(?:'s| is| does) (?:in |inside )?[`'\"]?\S*[./]\S*(?: do| for| about| contain)?[\s?.!]*$"
 )
 TO_WHAT_WAS_BEFORE = re.compile(r"(?i)\b(?:it|its|they|them)\b|\bthat[\s?.!]*$")
@@ -229,7 +239,7 @@ class OfflineProvider:
             return None
         if re.fullmatch(STATUS, " ".join(said)):
             now = [await self._product()] if self._product else []
-            return "\n\n".join([OFFLINE, *now, NO_MODEL])
+            return "\n\n".join([OFFLINE, *now, STEPS])
         return next((text for form, text in TALK if re.fullmatch(form, " ".join(said))), None)
 
 
@@ -268,7 +278,9 @@ def next_calls(question: str, request: ModelRequest, results: Sequence[Result]) 
     if not results:
         wanted = _first_calls(question, request)
     elif all(result.failed and result.tool != "search" for result in results):
-        wanted = [_search(question)]  # there is no such file or folder: look for the words
+        # There is no such file or folder: look for what it was thought to be.
+        path = str(results[0].arguments.get("path", ""))
+        wanted = [_search(re.split(r"[\\/]", path.rstrip("\\/"))[-1] or question)]
     else:
         wanted = []
     known = {tool.name for tool in request.tools}
@@ -279,15 +291,15 @@ def _first_calls(question: str, request: ModelRequest) -> list[Call]:
     before = _last_query(request.history)
     if before and re.fullmatch(MORE, " ".join(re.findall(r"\w+", question.lower()))):
         return [_search(before, PASSAGES_FETCHED + len(_shown(before, request.history)))]
-    if reading := _reading(question):
-        return [("read", reading)]
-    if listing := LIST.fullmatch(question.rstrip(" ?!.")):
+    if looking := _looking(question):
+        return [looking]
+    if listing := LIST.fullmatch(question[:QUERY_LENGTH].rstrip(" ?!.")):
         path = listing["path"] or ""
         return [("list", {} if path.lower() in EVERYTHING else {"path": path.strip("`'\"")})]
     files = request.prompt.context_files
     reads = [("read", _lines_of(file)) for file in files if file.text is None]
     words = _words(question)
-    if files and (not words or any(_hits(file.text or "", words) for file in files)):
+    if any(_hits(_text(file), words) == len(words) for file in files):
         return reads
     if before and len(question.split()) < 9 and TO_WHAT_WAS_BEFORE.search(question):
         question = f"{question} {before}"
@@ -295,24 +307,29 @@ def _first_calls(question: str, request: ModelRequest) -> list[Call]:
 
 
 def _search(question: str, limit: int = PASSAGES_FETCHED) -> Call:
-    query = OPENING.sub("", question, count=1) if OPENING.match(question) else question
+    query = question
+    for start in (OPENING, MAKING):
+        if match := start.match(query):
+            query = query[match.end() :].strip() or query
     return "search", {"query": query[:QUERY_LENGTH], "maxResults": min(limit, 30)}
 
 
-def _reading(question: str) -> JsonObject | None:
-    """The arguments of `read`, if a file is asked for by its path."""
-    match = FILE.search(question)
-    if match is None or len(question) > QUERY_LENGTH:
+def _looking(question: str) -> Call | None:
+    """The call for a file, or a folder, that is asked for by its path."""
+    # A long prompt is not looked through for paths: that takes the square of its length.
+    match = FILE.search(question) if len(question) <= QUERY_LENGTH else None
+    if match is None:
         return None
     lines = match if match["first"] else LINES.search(question)
     is_alone = FILE.fullmatch(question.strip("`'\" ?."))
     if not (lines or is_alone or OPEN.match(question)):
         return None
     arguments: JsonObject = {"path": match["path"]}
-    if lines:
-        first, last = int(lines["first"]), int(lines["last"] or lines["first"])
-        arguments |= {"startLine": max(first, 1), "endLine": max(first, last, 1)}
-    return arguments
+    if not lines:
+        is_file = "." in arguments["path"] or not re.search(r"[\\/]", arguments["path"])
+        return "read" if is_file else "list", arguments
+    first, last = int(lines["first"]), int(lines["last"] or lines["first"])
+    return "read", arguments | {"startLine": max(first, 1), "endLine": max(first, last, 1)}
 
 
 def _lines_of(file: ContextFile) -> JsonObject:
@@ -356,8 +373,8 @@ def answer(question: str, request: ModelRequest, results: Sequence[Result]) -> s
         )
     words = _words(question)
     for file in request.prompt.context_files:
-        if file.text:
-            sections.append(_excerpt(file, file.text, words))
+        if file.text and (not words or _hits(_text(file), words)):
+            sections.append(_excerpt(file, words))
     for result in results:
         sections += _sections(result, request)
     if not sections:
@@ -429,7 +446,11 @@ def _fenced(text: str, language: str) -> str:
 
 
 def _words(question: str) -> set[str]:
-    return {word for word in re.findall(r"\w+", question.lower()) if word not in EMPTY_WORDS}
+    return set(re.findall(r"\w+", question[:QUERY_LENGTH].lower())) - EMPTY_WORDS
+
+
+def _text(file: ContextFile) -> str:
+    return (file.text or "")[:ATTACHMENT_LENGTH]
 
 
 def _hits(text: str, words: set[str]) -> int:
@@ -437,9 +458,9 @@ def _hits(text: str, words: set[str]) -> int:
     return sum(word in low for word in words)
 
 
-def _excerpt(file: ContextFile, text: str, words: set[str]) -> str:
+def _excerpt(file: ContextFile, words: set[str]) -> str:
     """The lines of an attached file that have most of the words; a short file whole."""
-    lines = text.split("\n")
+    lines = _text(file).split("\n")
     start = 0
     if len(lines) > ATTACHMENT_LINES:
         best = max(range(len(lines)), key=lambda number: _hits(lines[number], words))

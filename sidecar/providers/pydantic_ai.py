@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 from anyio import to_thread
 
 from ..conversations import Usage
@@ -29,10 +30,10 @@ from ..interfaces import (
 from ..settings import Config, problems
 
 if TYPE_CHECKING:
-    from pydantic_ai.messages import ModelResponse, ToolCallPart
+    from pydantic_ai.messages import ModelResponse, ModelResponseStreamEvent, ToolCallPart
 
     from .vendor_messages import Transcripts
-    from .vendor_models import Vendor
+    from .vendor_models import Call, Vendor
 
 LIBRARIES = {
     "gemini": "google.genai",
@@ -87,25 +88,16 @@ class PydanticAIProvider:
         """See `ModelProvider.stream`. Tool calls come at the end of the stream, when it is known
         that they have arrived whole. Arguments that are not a JSON object are a `NetworkError`:
         they are a damaged answer, and the same request may well bring a sound one."""
-        vendor, transcripts = (
-            await to_thread.run_sync(self._set_up, abandon_on_cancel=True)
-            if self._ready is None
-            else self._ready
-        )
+        ready = self._ready
+        if ready is None:
+            ready = await to_thread.run_sync(self._set_up, abandon_on_cancel=True)
+        vendor, transcripts = ready
         from pydantic_ai.direct import model_request_stream
-        from pydantic_ai.messages import (
-            PartDeltaEvent,
-            PartStartEvent,
-            TextPart,
-            TextPartDelta,
-            ThinkingPart,
-            ThinkingPartDelta,
-        )
 
         from .vendor_errors import translated
         from .vendor_messages import parameters, settings_of
 
-        has_begun = False
+        call: Call | None = None
         try:
             opening = model_request_stream(
                 vendor.model,
@@ -114,27 +106,20 @@ class PydanticAIProvider:
                 model_request_parameters=parameters(request),
             )
             async with AsyncExitStack() as stack:
-                with vendor.calling():
+                with vendor.calling() as call:
+                    stack.push_async_callback(call.hang_up)
                     response = await stack.enter_async_context(opening)
-                has_begun = True
                 async for event in response:
-                    if isinstance(event, PartDeltaEvent):
-                        delta = event.delta
-                        if isinstance(delta, TextPartDelta):
-                            yield TextDelta(delta.content_delta)
-                        elif isinstance(delta, ThinkingPartDelta) and delta.content_delta:
-                            yield TextDelta(delta.content_delta, "thinking")
-                    elif isinstance(event, PartStartEvent):
-                        part = event.part
-                        if isinstance(part, TextPart | ThinkingPart) and part.content:
-                            yield TextDelta(part.content, part.part_kind)
+                    if delta := _delta(event):
+                        yield delta
                 reply = response.get()
                 for end in _ending(reply):
                     yield end
                 transcripts.remember(reply)
         except Exception as error:  # noqa: BLE001  # whatever a library raises
+            is_answered = call is not None and call.is_answered
             # Not chained: the libraries' texts may quote what must not leave this process.
-            raise translated(error, self.name, has_begun=has_begun) from None
+            raise translated(error, self.name, is_answered=is_answered) from None
 
     async def aclose(self) -> None:
         if self._ready:
@@ -152,7 +137,10 @@ class PydanticAIProvider:
                     pass
             await double.aclose()
 
-        anyio.run(rehearsal)
+        # In a thread of its own, for a caller whose thread runs an event loop already.
+        thread = threading.Thread(target=anyio.run, args=(rehearsal,), name="rehearsal")
+        thread.start()
+        thread.join()
 
     def _set_up(self) -> tuple[Vendor, Transcripts]:
         with self._setting_up:
@@ -179,6 +167,20 @@ def _load(config: Config) -> tuple[Vendor, Transcripts]:
         ) from error
 
 
+def _delta(event: ModelResponseStreamEvent) -> TextDelta | None:
+    if event.event_kind == "part_delta":
+        delta = event.delta
+        if delta.part_delta_kind == "text" and delta.content_delta:
+            return TextDelta(delta.content_delta)
+        if delta.part_delta_kind == "thinking" and delta.content_delta:
+            return TextDelta(delta.content_delta, "thinking")
+    elif event.event_kind == "part_start":
+        part = event.part
+        if (part.part_kind == "text" or part.part_kind == "thinking") and part.content:
+            return TextDelta(part.content, part.part_kind)
+    return None
+
+
 def _ending(reply: ModelResponse) -> Iterator[ModelEvent]:
     """What is known only once the stream has ended."""
     details: dict[str, Any] = reply.provider_details or {}
@@ -200,14 +202,13 @@ def _ending(reply: ModelResponse) -> Iterator[ModelEvent]:
 
 
 def _call(part: ToolCallPart) -> ToolCall:
-    from msgspec import DecodeError, json
-
     arguments: Any = part.args or {}
-    if isinstance(arguments, str):
-        try:
-            arguments = json.decode(arguments)
-        except (DecodeError, RecursionError):
-            arguments = None
+    try:
+        # Decoded anew even if it was decoded: some of what a library accepts cannot be stored.
+        encoded = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments)
+        arguments = msgspec.json.decode(encoded)
+    except (ValueError, RecursionError):
+        arguments = None
     if not isinstance(arguments, dict):
         raise NetworkError("The model called a tool with arguments that are not a JSON object.")
     return ToolCall(part.tool_call_id, part.tool_name, arguments)

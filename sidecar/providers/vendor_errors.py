@@ -24,14 +24,14 @@ _NO_CREDENTIALS = ("Credential", "Token", "SSO", "Login")
 """Words in the names of botocore's exceptions for credentials that are missing or expired."""
 
 
-def translated(error: Exception, provider: str, *, has_begun: bool) -> AgentError:
-    """`error` as the interface promises it. `has_begun`: the vendor had begun to answer."""
+def translated(error: Exception, provider: str, *, is_answered: bool) -> AgentError:
+    """`error` as the interface promises it. `is_answered`: the vendor had begun to."""
     name = NAMES.get(provider, provider)
     causes = list(_chain(error))
     for cause in causes:
         if isinstance(cause, AgentError):
             return cause
-    translation = _translation(error, causes, name, has_begun)
+    translation = _translation(error, causes, name, is_answered)
     logger.info(
         "the provider failed",
         extra={
@@ -52,7 +52,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _translation(
-    error: Exception, causes: list[BaseException], name: str, has_begun: bool
+    error: Exception, causes: list[BaseException], name: str, is_answered: bool
 ) -> AgentError:
     if isinstance(error, vendor.ModelAuthenticationError):
         return _refused(error, name)
@@ -60,12 +60,12 @@ def _translation(
         return _answered(error, name)
     if any(isinstance(cause, httpx2.LocalProtocolError) for cause in causes):
         return MessageProcessingFailed(f"The request to {name} could not be made.")
+    if _is_out_of_reach(error, causes):
+        return NetworkError(f"{name} could not be reached.", hint="Is the network there?")
     if isinstance(error, vendor.ModelTimeoutError | httpx2.TimeoutException):
         return NetworkError(
             f"{name} was silent for too long.", hint="The setting requestTimeout says how long."
         )
-    if isinstance(error, vendor.ModelConnectionError) and error.phase == "connect":
-        return NetworkError(f"{name} could not be reached.", hint="Is the network there?")
     if isinstance(error, vendor.ModelRequestRejectedError):
         return MessageProcessingFailed(f"{name} refused the request.")
     if isinstance(error, vendor.UserError):
@@ -74,11 +74,9 @@ def _translation(
         return Unauthorized(
             "There are no valid AWS credentials.", hint="Log in to the AWS profile again."
         )
-    if _is_redirect(causes):
-        return MessageProcessingFailed(
-            f"{name} answered with a redirect, which is not followed.", hint="Check the base URL."
-        )
-    if has_begun or isinstance(error, _BROKEN_OFF):
+    if any(300 <= status < 400 for status in _statuses(causes)):
+        return _redirected(name)
+    if is_answered or isinstance(error, _BROKEN_OFF):
         return NetworkError(f"{name}'s answer broke off or could not be read.")
     return MessageProcessingFailed(f"The request to {name} could not be made.")
 
@@ -92,6 +90,8 @@ def _refused(error: vendor.ModelAuthenticationError, name: str) -> AgentError:
 
 def _answered(error: vendor.ModelHTTPError, name: str) -> AgentError:
     status = error.status_code
+    if 300 <= status < 400:
+        return _redirected(name)
     quota = isinstance(error, vendor.ModelQuotaExceededError)
     if isinstance(error, _TEMPORARY) or status in (408, 429) or status >= 500:
         return NetworkError(
@@ -121,9 +121,22 @@ def _status(error: Exception) -> str:
     return f" ({status})" if status else ""
 
 
-def _is_redirect(causes: list[BaseException]) -> bool:
-    answers = (getattr(cause, "response", None) for cause in causes)
-    return any(300 <= getattr(answer, "status_code", 0) < 400 for answer in answers)
+def _redirected(name: str) -> AgentError:
+    return MessageProcessingFailed(
+        f"{name} answered with a redirect, which is not followed.", hint="Check the base URL."
+    )
+
+
+def _statuses(causes: list[BaseException]) -> Iterator[int]:
+    for cause in causes:
+        yield getattr(getattr(cause, "response", None), "status_code", 0)
+
+
+def _is_out_of_reach(error: Exception, causes: list[BaseException]) -> bool:
+    # urllib3 counts a refused connection among its timeouts.
+    return (isinstance(error, vendor.ModelConnectionError) and error.phase == "connect") or any(
+        type(cause).__name__ in ("NewConnectionError", "ConnectTimeoutError") for cause in causes
+    )
 
 
 def _lacks_credentials(error: Exception) -> bool:

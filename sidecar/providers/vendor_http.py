@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import codecs
 import functools
+import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -59,6 +62,42 @@ def proxy_for(
     return proxy if proxy.startswith(("http://", "https://")) else None
 
 
+class Call:
+    """One request and its answer.
+
+    `hang_up` ends it from outside, whoever still holds the answer: one library leaves that to the
+    garbage collector when a stream is closed early.
+    """
+
+    def __init__(self) -> None:
+        self._response: httpx2.Response | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        return self._response is not None
+
+    def answered(self, response: httpx2.Response) -> None:
+        self._response = response
+
+    async def hang_up(self) -> None:
+        if self._response is not None:
+            await self._response.aclose()
+
+
+_current: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+@contextmanager
+def calling() -> Iterator[Call]:
+    """What is requested within is this call's."""
+    call = Call()
+    token = _current.set(call)
+    try:
+        yield call
+    finally:
+        _current.reset(token)
+
+
 class GuardedTransport(httpx2.AsyncBaseTransport):
     """Sends to the origin it was made for and to no other, and bounds what comes back.
 
@@ -80,6 +119,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         request.headers["accept-encoding"] = "identity"
         response = await self._inner.handle_async_request(request)
         response.headers.pop("content-encoding", None)
+        if call := _current.get():
+            call.answered(response)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         read = _lines if response.is_success else _head
         return httpx2.Response(
@@ -105,20 +146,29 @@ class _Guarded(httpx2.AsyncByteStream):
         await self._response.aclose()
 
 
+_BREAKS = re.compile("[\x85\u2028\u2029]")
+
+
 async def _lines(stream: httpx2.AsyncByteStream) -> AsyncIterator[bytes]:
-    """The bytes as they come, as long as they are UTF-8 in lines of a sane length."""
+    """The bytes as they come, as long as they are UTF-8 in lines of a sane length.
+
+    Unicode's line breaks are escaped, which in a JSON string means the same: one library would
+    take them for the end of an event.
+    """
     decode = codecs.getincrementaldecoder("utf-8")().decode
     length = 0
     async for piece in stream:
         try:
-            decode(piece)
+            text = decode(piece)
         except UnicodeDecodeError:
             raise NetworkError("The answer is not valid UTF-8.") from None
         end = piece.rfind(b"\n")
         length = len(piece) - end - 1 if end >= 0 else length + len(piece)
         if length > LONGEST_LINE:
             raise NetworkError("The answer has a line without an end.")
-        yield piece
+        if not text.isascii():
+            text = _BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        yield text.encode()
 
 
 async def _head(stream: httpx2.AsyncByteStream) -> AsyncIterator[bytes]:

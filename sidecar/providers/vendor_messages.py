@@ -71,7 +71,8 @@ class Transcripts:
             transcript.insert(0, _user(OPENING))
         last = transcript[-1]
         assert isinstance(last, vendor.ModelRequest)
-        transcript[-1] = vendor.ModelRequest(last.parts, instructions=request.instructions or None)
+        instructions = _sound(request.instructions) or None
+        transcript[-1] = vendor.ModelRequest(last.parts, instructions=instructions)
         return transcript
 
     def remember(self, response: vendor.ModelResponse) -> None:
@@ -111,14 +112,13 @@ class _Reply:
         match part:
             case TextPart(text=text) if text.strip():
                 self.settle()
-                self._say(vendor.TextPart(text))
+                self._say(vendor.TextPart(_sound(text)))
             case ToolCallPart() if part.tool_call_id not in self._placed:
                 self._call(part)
             case ToolResultPart() if name := self._open.pop(part.tool_call_id, None):
                 outcome: Any = "failed" if part.is_error else "success"
-                self._hear(
-                    vendor.ToolReturnPart(name, part.content, part.tool_call_id, outcome=outcome)
-                )
+                content = _sound(part.content)
+                self._hear(vendor.ToolReturnPart(name, content, part.tool_call_id, outcome=outcome))
             case SteeringPart(text=text):
                 self._held.append(text)
         if not self._open:
@@ -134,7 +134,7 @@ class _Reply:
 
     def _release(self) -> None:
         for text in self._held:
-            self._hear(vendor.UserPromptPart(text))
+            self._hear(vendor.UserPromptPart(_sound(text)))
         self._held = []
 
     def _call(self, part: ToolCallPart) -> None:
@@ -173,7 +173,14 @@ def _join(transcript: Transcript, more: Transcript) -> None:
 
 
 def _user(text: str) -> vendor.ModelRequest:
-    return vendor.ModelRequest([vendor.UserPromptPart(text)])
+    return vendor.ModelRequest([vendor.UserPromptPart(_sound(text))])
+
+
+def _sound(text: str) -> str:
+    """Without halves of surrogate pairs: one of them would make every later request fail."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _spoken(parts: Iterable[Part]) -> Transcript:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_ai.models import Model
 
@@ -31,14 +31,22 @@ URLS: Mapping[str, str] = {
 """Always named, or the libraries would take one from the environment and send the key there."""
 
 
+class Call(Protocol):
+    """One request and its answer. `hang_up` ends it at once, wherever it is."""
+
+    @property
+    def is_answered(self) -> bool: ...
+    async def hang_up(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Vendor:
     """A model that is ready to be asked. `calling` goes around a request until its answer
     begins; `close` gives the connections back."""
 
     model: Model[Any]
+    calling: Callable[[], AbstractContextManager[Call]]
     close: Callable[[], Awaitable[None]]
-    calling: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def build(config: Config) -> Vendor:
@@ -53,7 +61,7 @@ def over_httpx(config: Config, transport: httpx2.AsyncBaseTransport | None = Non
     key = _key(getattr(config.secrets, f"{name}_api_key"))
     http = vendor_http.client(url, config.settings.request_timeout / 1000, transport)
     make = {"gemini": _gemini, "anthropic": _anthropic, "openai": _openai}[name]
-    return Vendor(make(config, url, key, http), http.aclose)
+    return Vendor(make(config, url, key, http), vendor_http.calling, http.aclose)
 
 
 def _key(secret: Secret | None) -> str:
@@ -88,9 +96,15 @@ def _gemini(config: Config, url: str, key: str, http: httpx2.AsyncClient) -> Mod
                 model=model, contents=contents, config=config
             )
 
-    # No timeout here: the library would also send it, as a deadline for the whole answer.
+    # No timeout here: the library would also send it, as a deadline for the whole answer. It
+    # reads the certificates three times, and for clients that we do not use, unless it is told.
+    certificates = {"verify": vendor_http.tls(), "ssl": vendor_http.tls()}
     options = HttpOptions(
-        base_url=url, httpx_async_client=http, retry_options=HttpRetryOptions(attempts=1)
+        base_url=url,
+        httpx_async_client=http,
+        retry_options=HttpRetryOptions(attempts=1),
+        client_args=certificates,
+        async_client_args=certificates,
     )
     client = Client(vertexai=False, api_key=key, http_options=options)
     client.aio._models = Models(client._api_client)
@@ -178,4 +192,4 @@ def bedrock(config: Config, pool: Pool | None = None) -> Vendor:
     async def close() -> None:
         pool.clear()
 
-    return Vendor(model, close, vendor_bedrock.calling)
+    return Vendor(model, vendor_bedrock.calling, close)

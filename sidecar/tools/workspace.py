@@ -16,10 +16,10 @@ import stat
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
 from anyio import to_thread
@@ -48,7 +48,8 @@ GIT_SECONDS = 5.0
 GIT_ENVIRONMENT = _words("PATH HOME XDG_CONFIG_HOME USERPROFILE APPDATA SYSTEMROOT TEMP TMP")
 """All of our environment that git gets to see: there may be keys in the rest."""
 
-CANDIDATES = 100
+CANDIDATES = 60
+"""Files whose passages are weighed one by one, after all files were weighed as a whole."""
 PASSAGE_LINES = 18
 LINE_LENGTH = 240
 
@@ -108,10 +109,15 @@ class Workspace:
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self.roots: dict[str, Path] = {}
-        for root in dict.fromkeys(Path(os.path.realpath(root)) for root in roots):
-            twins = sum(other.name == root.name for other in self.roots.values())
-            self.roots[f"{root.name}-{twins + 1}" if twins else root.name] = root
+        self._given = roots
+
+    @cached_property
+    def roots(self) -> dict[str, Path]:
+        roots: dict[str, Path] = {}
+        for root in dict.fromkeys(Path(os.path.realpath(root)) for root in self._given):
+            twins = sum(other.name == root.name for other in roots.values())
+            roots[f"{root.name}-{twins + 1}" if twins else root.name] = root
+        return roots
 
     def locate(self, name: str) -> Entry:
         """The file or folder that `name` means; the first meaning that exists wins."""
@@ -141,31 +147,34 @@ class Workspace:
         return found[:MAX_FILES]
 
     def alike(self, name: str) -> Entry:
-        """The one file whose name ends in `name`, for an agent that knows only that much."""
-        found = [entry for entry in self.files() if f"/{entry.name}".endswith(f"/{name}")]
-        if len(found) == 1:
-            return found[0]
-        some = ", ".join(entry.name for entry in found[:10])
-        raise Refused(
-            f"There are {len(found)} files of that name: {some}."
-            if found
-            else f"There is no file {name[:200]!r} in the workspace."
-        )
+        """The file nearest to the top whose path ends in `name`, for an agent that knows only
+        that much; case and a missing suffix are forgiven."""
+        wanted = f"/{name.lower()}"
+        found: dict[int, list[Entry]] = {}
+        for entry in self.files():
+            path = f"/{entry.name.lower()}"
+            if path.endswith(wanted) or path.rpartition(".")[0].endswith(wanted):
+                found.setdefault(path.count("/"), []).append(entry)
+        if not found:
+            raise Refused(f"There is no file {name[:200]!r} in the workspace.")
+        nearest = found[min(found)]
+        if len(nearest) > 1:
+            names = ", ".join(entry.name for entry in nearest[:10])
+            raise Refused(f"There are {len(nearest)} such files: {names}.")
+        return nearest[0]
 
     def read(self, entry: Entry, limit: int) -> str:
         """The text of a regular file. Nothing on the way may be a link any more, and what was
         opened must be what is there: no swap between the check and the use."""
         path = entry.root / entry.relative
-        with open(_open(path), "rb") as file:
+        with _open(path) as file:
             opened = os.fstat(file.fileno())
-            if not stat.S_ISREG(opened.st_mode):
-                raise Refused(f"'{entry.name}' is not a file; a folder can be listed.")
             if Path(os.path.realpath(path)) != path or not os.path.samestat(path.stat(), opened):
                 raise Refused(f"'{entry.name}' changed while it was being read.")
-            if opened.st_size > limit:
-                raise Refused(f"'{entry.name}' is larger than {limit // 1024} KiB.")
-            text = _text(file.read(limit))
-        if text is None:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise Refused(f"'{entry.name}' is larger than {limit // 1024} KiB.")
+        if (text := _text(data)) is None:
             raise Refused(f"'{entry.name}' is not a text file.")
         return text
 
@@ -174,10 +183,14 @@ class Workspace:
         return Entry(self.roots[label], relative, name)
 
 
-def _open(path: Path) -> int:
-    """Never through a link at the end, never waiting for a pipe's writer."""
+def _open(path: Path) -> BinaryIO:
+    """A regular file, never through a link at its end, never waiting for a pipe's writer."""
     wanted = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
-    return os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in wanted))
+    fd = os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in wanted))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Refused("That is not a file. A folder can be listed.")
+    return open(fd, "rb")
 
 
 def _text(data: bytes) -> str | None:
@@ -237,16 +250,16 @@ def _walk(root: Path) -> list[str]:
 
 NOISE = frozenset(
     _words("""
-    a about all also an and any are as at be been being by can class classes code codebase
-    could define defined defines definition describe did do does done each explain file files
-    find for from function functions get gets give go handle handled handles happen happens
-    has have help here how i if implement implementation implemented implements in into is it
-    its kept know lie lies like line live lives located look looking made make makes many me
-    method methods module much my need no of on or our part place please project repo
-    repository responsible say says search see should show so some tell than that the their
-    them then there these they thing this those through to under up us use used uses using
-    want was we were what whats when where wheres which while who whose why will with work
-    working works would you your
+    a about all also an and any anything are as at be because been being by can class classes
+    code codebase could define defined defines definition describe did do does doing done each
+    explain file files find for from function functions get gets give go handle handled handles
+    happen happens has have help here how i if implement implementation implemented implements
+    in into is it its kept know let lets lie lies like line live lives located look looking made
+    make makes many me method methods module much my need no of off on or our out part place
+    please project repo repository responsible say says search see should show so some something
+    tell than that the their them then there these they thing this those through to under up us
+    usages use used uses using want was we were what whats when where wheres whether which while who
+    whose why will with work working works would you your
     """)
 )
 """Words that say how something is asked, not what."""
@@ -256,7 +269,7 @@ KIN = (
     "config configuration setting option",
     "database db sqlite sql",
     "dependency requirement require",
-    "docs documentation readme",
+    "docs documentation",
     "entry main",
     "error exception failure",
     "init initialize initialise setup",
@@ -287,7 +300,7 @@ CODE = re.compile(
 )
 TOKEN = re.compile(r"[\w$]+(?:\.[A-Za-z_]\w*)*")
 IDENTIFIER = re.compile(r"\w+")
-SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
+SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 ENDINGS = _words("""
     ations ation ators ator ating ated ates ate ions ion ings ing ments ment ies ied ers er
     ors or ed es e s y
@@ -308,6 +321,13 @@ def stem(word: str) -> str:
             doubled = ending in ("ing", "ed", "er", "ers") and left[-1] == left[-2]
             return left[:-1] if doubled and left[-1] not in "lsz" else left
     return word
+
+
+def parts_of(identifier: str) -> list[str]:
+    """`getHTTPUrl` and `get_http_url` → get, http, url (in the case they have)."""
+    if identifier.isascii():
+        return SUBWORD.findall(identifier)
+    return [part for part in identifier.split("_") if part]
 
 
 class Term(NamedTuple):
@@ -341,7 +361,7 @@ class Question:
     def answers(self, identifier: str) -> Answers:
         """What one identifier or word of a text answers, in the order of its parts."""
         if identifier not in self._known:
-            parts = SUBWORD.findall(identifier)
+            parts = parts_of(identifier)
             whole = identifier.lower()
             found = [pair for part in parts for pair in self._of_word(part.lower())]
             if len(parts) > 1 and not found:  # GZip, web_socket
@@ -359,7 +379,7 @@ class Question:
                 return ((n, 1.0 if word == term.text else 0.9),)
         for n, term in self.words:
             if root in term.forms:
-                return ((n, 0.5),)
+                return ((n, 0.7),)
         for n, term in self.words:
             if len(word) > 5 and word.startswith(term.text):  # urlparse
                 rest = stem(word[len(term.text) :])
@@ -373,14 +393,16 @@ class Question:
 
 
 def _terms(token: str) -> Iterator[Term]:
-    words = [word.lower() for word in SUBWORD.findall(token)]
+    words = [part.lower() for name in token.split(".") for part in parts_of(name)]
     if len(words) != 1:
         yield Term(token, 2.0, (token.lower(),), is_name=True)
     for word in words:
         if word not in NOISE or len(words) == 1:
-            kin = [other for line in KIN if word in line.split() for other in line.split()]
-            forms = dict.fromkeys([stem(word), *map(stem, kin)])
-            yield Term(word, 1.0 if len(words) == 1 else 0.5, tuple(forms))
+            root = stem(word)
+            families = (tuple(map(stem, line.split())) for line in KIN)
+            kin = [other for family in families if root in family for other in family]
+            forms = tuple(dict.fromkeys([root, *kin]))
+            yield Term(word, 1.0 if len(words) == 1 else 0.5, forms)
 
 
 # ---- where it may be answered ------------------------------------------------------------
@@ -413,6 +435,8 @@ DATA = (".csv", ".tsv", ".svg", ".log", ".po", ".ipynb", ".jsonl", ".snap")
 CONFIG = _words("""
     .toml .json .jsonc .yaml .yml .cfg .ini .xml .properties makefile dockerfile justfile
     """)
+FIRST = re.compile(r"readme|contributing|install|getting|quick|licen[sc]e|copying|authors|notice")
+"""Beginnings of the names of files that are written for newcomers."""
 PROSE = (".md", ".mdx", ".rst", ".txt", ".adoc")
 WORTH = {
     "code": {"code": 1.0, "docs": 0.5, "config": 0.5, "tests": 0.5, "data": 0.2},
@@ -431,7 +455,7 @@ def kind_of(relative: str, size: int) -> str:
         return "data"
     if name.endswith(CONFIG):
         return "config"
-    return "docs" if name.endswith(PROSE) or "." not in name else "code"
+    return "docs" if name.endswith(PROSE) or ("." not in name and FIRST.match(name)) else "code"
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -476,6 +500,7 @@ class Ranking:
         self.files: list[Seen] = []
         self.added = 0
         self.weights: list[float] = []
+        self._forms = [form for term in question.terms for form in term.forms]
 
     def add(self, entry: Entry, text: str) -> None:
         self.added += 1
@@ -516,8 +541,10 @@ class Ranking:
         worth = WORTH[self.question.wants][kind]
         if kind == "tests" and self.question.about_tests and self.question.wants != "use":
             worth = 1.0
-        if GENERATED.search(text, 0, 600) or seen.entry.relative.startswith(".github/workflows"):
+        if GENERATED.search(text, 0, 600) or seen.entry.relative.startswith("."):
             worth *= 0.5
+        if self.question.wants == "use" and FIRST.match(seen.entry.relative.lower()):
+            worth *= 1.3
         answers = {n: row for n, line in enumerate(lines) if (row := self._in_line(line))}
         found: list[Passage] = []
         for block in _blocks(lines, kind):
@@ -605,7 +632,7 @@ class Ranking:
         said = [0.0] * len(self.question.terms)
         parts = 0
         for identifier in IDENTIFIER.findall(name):
-            parts += len(SUBWORD.findall(identifier))
+            parts += len(parts_of(identifier))
             for n, quality in self.question.answers(identifier):
                 said[n] = max(said[n], quality)
         precision = min(1.0, sum(map(bool, said)) / parts) ** 0.5 if parts else 0.0
@@ -621,8 +648,7 @@ class Ranking:
 
     def _in_line(self, line: str) -> Answers:
         low = line.lower()
-        terms = self.question.terms
-        if not any(form in low for term in terms for form in term.forms):
+        if not any(form in low for form in self._forms):
             return ()
         worth = 0.3 if IMPORT.match(line) else 1.0
         found = [
@@ -630,14 +656,18 @@ class Ranking:
             for identifier in IDENTIFIER.findall(line[:2_000])
             for n, quality in self.question.answers(identifier)
         ]
-        dotted = [(n, term) for n, term in self.question.names if "." in term.text]
-        return (*found, *((n, worth) for n, term in dotted if term.forms[0] in low))
+        names = self.question.names
+        dotted = [(n, worth) for n, term in names if "." in term.text and term.forms[0] in low]
+        return (*found, *dotted)
 
 
 def _blocks(lines: list[str], kind: str) -> Iterator[Block]:
-    block, outer = Block(0, 0, 0, "", ""), ""
+    block, outer, is_example = Block(0, 0, 0, "", ""), "", False
     for number, line in enumerate(lines):
-        if name := _name_of(lines, number, kind):
+        if kind == "docs" and line.lstrip().startswith("```"):
+            is_example = not is_example
+        name = "" if is_example else _name_of(lines, number, kind)
+        if name:
             start = number
             while kind in ("code", "tests") and start > block.start and _leads(lines[start - 1]):
                 start -= 1
@@ -646,7 +676,7 @@ def _blocks(lines: list[str], kind: str) -> Iterator[Block]:
             is_outer = not line[0].isspace()
             block = Block(start, 0, number, name, "" if is_outer else outer)
             outer = name if is_outer else outer
-        elif number - block.start >= (25 if not line.strip() else 45):
+        elif number - block.start >= (25 if not line.strip() and not is_example else 45):
             yield block._replace(end=number)
             block = Block(number, 0, number, "", block.name or block.inside)
     yield block._replace(end=len(lines))
@@ -779,7 +809,7 @@ async def _read(
     lines = text.removesuffix("\n").split("\n")
     start, end = wanted.start_line, min(wanted.end_line or len(lines), len(lines))
     if start > end:
-        raise Refused(f"'{entry.name}' has {len(lines)} lines.")
+        raise Refused(f"'{entry.name}' has {len(lines)} lines, none from {start} to {end}.")
     shown, more = _bounded(lines[start - 1 : end])
     title = f"{entry.name}, lines {start}-{start + len(shown) - 1} of {len(lines)}"
     tail = [f"[{more} more lines; read on from line {start + len(shown)}]"] if more else []
@@ -789,9 +819,9 @@ async def _read(
 async def _list(workspace: Workspace, arguments: JsonObject) -> str:
     wanted = msgspec.convert(arguments, ListArguments, strict=False)
 
-    def work(_: Stopped) -> list[str]:
+    def work(stopped: Stopped) -> list[str]:
         below = ""
-        if wanted.path.strip("./\\"):
+        if wanted.path not in ("", ".", "./", "/"):
             entry = workspace.locate(wanted.path)
             if not (entry.root / entry.relative).is_dir():
                 raise Refused(f"There is no folder {wanted.path[:200]!r} in the workspace.")
@@ -808,7 +838,10 @@ async def _list(workspace: Workspace, arguments: JsonObject) -> str:
             else:
                 files.append(name)
         counted = sorted(folders.items())
-        return [f"{below}{child}/ ({count} files)" for child, count in counted] + sorted(files)
+        plural = {1: "file"}
+        return [
+            f"{below}{child}/ ({count} {plural.get(count, 'files')})" for child, count in counted
+        ] + sorted(files)
 
     shown, more = _bounded(await _in_thread(work))
     return "\n".join([*shown, f"[{more} more]"] if more else shown) or "No files."
@@ -824,7 +857,7 @@ def _bounded(lines: list[str]) -> tuple[list[str], int]:
     for number, line in enumerate(lines):
         room -= len(line.encode("utf-8", "replace")) + 1
         if room < 0:
-            shown = lines[:number] or [line[: OUTPUT_BYTES // 4]]
+            shown = lines[:number] or [line[: OUTPUT_BYTES // 4] + " […]"]
             return shown, len(lines) - len(shown)
     return lines, 0
 
@@ -868,17 +901,30 @@ def find_passages(workspace: Workspace, query: str, limit: int, stopped: Stopped
             text = workspace.read(seen.entry, SEARCH_BYTES)
         except (Refused, OSError):  # gone or changed since; the next question sees it
             continue
-        found += sorted(ranking.passages(seen, text), key=_score_of)[-2:]
-    found.sort(key=_score_of)
-    distinct = {passage.text: passage for passage in found}
-    best = sorted(distinct.values(), key=_score_of, reverse=True)[:limit]
+        found += _distinct(ranking.passages(seen, text))[:2]
     return Found(
-        passages=best, missing=ranking.missing(), files_searched=ranking.added, notice=notice
+        passages=_distinct(found)[:limit],
+        missing=ranking.missing(),
+        files_searched=ranking.added,
+        notice=notice,
     )
 
 
-def _score_of(passage: Passage) -> float:
-    return passage.score
+def _distinct(passages: list[Passage]) -> list[Passage]:
+    """The best first, without those that repeat lines of a better one."""
+    kept: list[Passage] = []
+    for passage in sorted(passages, key=lambda passage: -passage.score):
+        if not any(
+            passage.text == better.text
+            or (
+                passage.path == better.path
+                and passage.line <= better.end_line
+                and better.line <= passage.end_line
+            )
+            for better in kept
+        ):
+            kept.append(passage)
+    return kept
 
 
 def _scanned(entry: Entry) -> str | None:
@@ -886,10 +932,8 @@ def _scanned(entry: Entry) -> str | None:
     if entry.relative.lower().endswith(SKIPPED_SUFFIXES):
         return None
     try:
-        with open(_open(entry.root / entry.relative), "rb") as file:
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode) or info.st_size > SEARCH_BYTES:
-                return None
-            return _text(file.read(SEARCH_BYTES))
-    except OSError:
+        with _open(entry.root / entry.relative) as file:
+            data = file.read(SEARCH_BYTES + 1)
+    except (Refused, OSError):
         return None
+    return _text(data) if len(data) <= SEARCH_BYTES else None

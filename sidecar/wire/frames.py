@@ -99,12 +99,14 @@ class FrameParser:
     def pending(self) -> bytes:
         """What was fed and is not in a frame yet. Another parser that is fed it stands where
         this one does; what this one is passing over, the other reports once more."""
-        header = b""
-        if self._step == self._read_body:
-            header = b"Content-Length: %d\r\n\r\n" % self._length
-        elif self._step == self._skip_body:
-            header = b"Content-Length: %d\r\nContent-Type: ;charset=unread\r\n\r\n" % self._length
-        return header + bytes(self._buffer)
+        before = {
+            self._read_header: b"",
+            self._read_body: b"Content-Length: %d\r\n\r\n" % self._length,
+            self._skip_header: b"X:" + b" " * self._max_header,
+            self._skip_body: b"Content-Length: %d\nContent-Type: ;charset=-\n\n" % self._length,
+            self._find_header: b"\0",
+        }
+        return before[self._step] + self._buffer
 
     # ---- steps ----
 
@@ -118,10 +120,11 @@ class FrameParser:
         del buffer[: begin.start() if begin else len(buffer)]
         if not buffer:
             return False
-        if not re.match(_BEGINS_LIKE_A_HEADER, buffer):
+        head = bytes(buffer[: self._max_header])  # what is behind must not change the verdict
+        if not re.match(_BEGINS_LIKE_A_HEADER, head):
             return self._lose("This is not a header.")
-        if end := re.search(_BLANK_LINE, buffer[: self._max_header]):
-            return self._read_lines(bytes(buffer[: end.start()]), end.end())
+        if end := re.search(_BLANK_LINE, head):
+            return self._read_lines(head[: end.start()], end.end())
         if len(buffer) < self._max_header:
             return False
         return self._refuse(f"A header is at most {self._max_header} bytes.", self._skip_header)

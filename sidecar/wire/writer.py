@@ -1,5 +1,6 @@
 """The bounded way out: frames in order, written by a thread, so that the event loop never waits
-for a client that does not read.
+for a client that does not read. What a client that keeps up can take at once is written there
+and then: waking the thread costs several times as much.
 
 Responses and requests always get in. Notifications get in while there is room; one that does
 not is refused, and the caller, who knows what it said, makes up for it when told that the
@@ -67,7 +68,8 @@ class _Waiting:
 
 class FrameWriter:
     """Writes bodies as frames through `write`, which may block and may write only a part (it
-    returns how much, or None for everything).
+    returns how much, or None for everything). `room` says how many bytes it would take now
+    without blocking; 0 when that is not known.
 
     `encode` turns a delta into a body; it is called on either thread. The callbacks run on the
     event loop: `on_drained` when the queue has fallen below half of `limit` after it had been
@@ -79,6 +81,7 @@ class FrameWriter:
         write: Callable[[bytes], object],
         *,
         encode: Callable[[Delta], bytes],
+        room: Callable[[], int] = lambda: 0,
         limit: int = LIMIT,
         on_drained: Callable[[], object] | None = None,
         on_broken: Callable[[], object] | None = None,
@@ -86,6 +89,7 @@ class FrameWriter:
     ) -> None:
         self._write = write
         self._encode = encode
+        self._room = room
         self._limit = limit
         self._on_drained = on_drained
         self._on_broken = on_broken
@@ -105,8 +109,11 @@ class FrameWriter:
         self._thread.start()
 
     def __repr__(self) -> str:
-        states = [name for name in ("congested", "idle", "closed") if getattr(self, f"_is_{name}")]
-        return f"<FrameWriter: {len(self._queue)} frames, {self._bytes} bytes{states}>"
+        state = f"{len(self._queue)} frames, {self._bytes} bytes"
+        for name in ("congested", "closed", "broken"):
+            if getattr(self, f"_is_{name}"):
+                state += f", {name}"
+        return f"<FrameWriter: {state}>"
 
     @property
     def queued_bytes(self) -> int:
@@ -177,13 +184,24 @@ class FrameWriter:
         return True
 
     def _put(self, item: bytes | _Waiting) -> None:
-        if self._is_closed:
+        if self._is_closed or (self._is_idle and self._written_at_once(item)):
             return
         self._queue.append(item)
         self._bytes += _size(item)
         if self._is_idle:
             self._is_idle = False
             self._arrived.notify()
+
+    def _written_at_once(self, item: bytes | _Waiting) -> bool:
+        """Write a frame here if nothing is before it and the client has room for it."""
+        data = self._framed(item)
+        if len(data) > self._room():
+            return False
+        try:
+            self._write_out(data)
+        except OSError:  # the thread will meet it, too, and knows what to do
+            return False
+        return True
 
     # ---- the thread's side ----
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from .vendor_server import Answer, Fault, Gate, Step
+from tests.providers.vendor_server import Answer, Fault, Gate, Step
 
 Reason = Literal["stop", "tools", "length", "refusal"]
 
@@ -65,7 +65,8 @@ def said(dialect: Dialect, *script: Say | Step, **headers: str) -> Answer:
         if isinstance(item, bytes | Gate | Fault):
             steps.append(item)
             continue
-        if not (type(item) is type(last) and isinstance(item, Text | Thinking)):
+        goes_on = isinstance(item, Text | Thinking) and isinstance(last, type(item))
+        if not goes_on:
             steps += _block_end(dialect, last, index)
             index += 0 if isinstance(item, Stop) else 1
             steps += _block_start(dialect, item, index)
@@ -156,7 +157,7 @@ class Anthropic:
 
     def opening(self) -> Iterable[bytes]:
         usage = {"input_tokens": 4, "cache_read_input_tokens": 3, "output_tokens": 1}
-        message = {
+        message: dict[str, Any] = {
             "id": "msg_1",
             "type": "message",
             "role": "assistant",
@@ -170,15 +171,15 @@ class Anthropic:
         yield self.event("ping")
 
     def block_start(self, say: Say, index: int) -> Iterable[bytes]:
-        match say:
-            case Text():
-                block: dict[str, Any] = {"type": "text", "text": ""}
-            case Thinking():
-                block = {"type": "thinking", "thinking": "", "signature": ""}
-            case Call(id, name):
-                block = {"type": "tool_use", "id": id, "name": name, "input": {}}
-            case Stop():
-                return
+        block: dict[str, Any]
+        if isinstance(say, Stop):
+            return
+        if isinstance(say, Text):
+            block = {"type": "text", "text": ""}
+        elif isinstance(say, Thinking):
+            block = {"type": "thinking", "thinking": "", "signature": ""}
+        else:
+            block = {"type": "tool_use", "id": say.id, "name": say.name, "input": {}}
         yield self.event("content_block_start", index=index, content_block=block)
 
     def block_end(self, say: Say | None, index: int) -> Iterable[bytes]:

@@ -60,11 +60,13 @@ Step = bytes | Gate | Fault
 
 @dataclass
 class Answer:
-    """Status, headers and what the body consists of, step by step; each bytes step is one chunk."""
+    """Status, headers and what the body consists of, step by step; each bytes step is one chunk.
+    `before` comes ahead of the first byte."""
 
     steps: Sequence[Step] = ()
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    before: Gate | Fault | None = None
 
     @classmethod
     def json(cls, status: int, body: object, **headers: str) -> Self:
@@ -188,6 +190,11 @@ class _Connection(asyncio.Protocol):
         return self._task
 
     async def _answer(self, answer: Answer, received: Received) -> None:
+        if isinstance(answer.before, Gate):
+            await answer.before.wait()
+        elif answer.before:
+            await self._fail(answer.before, received)
+            return
         headers = {"transfer-encoding": "chunked", **answer.headers}
         reason = _REASONS.get(answer.status, "Scripted")
         head = [f"HTTP/1.1 {answer.status} {reason}", *(f"{k}: {v}" for k, v in headers.items())]

@@ -18,6 +18,7 @@ from sidecar.wire.frames import (
     frame,
     nesting_depth_exceeds,
 )
+from tests.requirements import proves
 
 GOOD = frame(b'{"good":1}')
 ERROR = "error"
@@ -128,6 +129,7 @@ MALFORMED = {
 }
 
 
+@proves("P6")
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
 @pytest.mark.parametrize("size", [None, 1, 7])
 def test_malformed_bytes_are_one_error_and_the_next_frame_is_found(
@@ -281,6 +283,7 @@ fragments = st.lists(
 
 
 @given(fragments, st.integers(1, 20))
+@example(b"x" * 128 + b"\0" + GOOD, 64)
 def test_almost_headers_mean_the_same_in_whatever_pieces_they_arrive(
     data: bytes, size: int
 ) -> None:
@@ -315,10 +318,10 @@ def test_another_parser_takes_over_from_pending_bytes(
 ) -> None:
     stream = junk + b"".join(map(frame, later))
     at = data.draw(st.integers(0, len(stream)))
-    first, second = FrameParser(), FrameParser()
+    first, second = FrameParser(max_header=64), FrameParser(max_header=64)
     before = first.feed(stream[:at])
     after = second.feed(first.pending) + second.feed(stream[at:])
-    assert without_errors(before + after) == without_errors(FrameParser().feed(stream))
+    assert without_errors(before + after) == without_errors(FrameParser(max_header=64).feed(stream))
 
 
 def without_errors(items: list[Frame | FrameError]) -> list[Frame]:

@@ -1,0 +1,1 @@
+"""What the sidecar costs, measured from outside, beside floors taken in the same run."""

@@ -1,0 +1,317 @@
+"""`agent-sidecar chat`: a conversation in the terminal, about the folder it is started in."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from .. import __version__
+from ..client import Call, SidecarDied
+from ..conversations import (
+    AgentMode,
+    Conversation,
+    Message,
+    MessageStatus,
+    QueueState,
+    Receipt,
+    TurnResult,
+)
+from ..errors import AgentError
+from ..events import Missing, TurnQueued
+from ..ids import new_id
+from ..wire.methods import Status
+from .config import Options, add_options, options_from
+from .prompt import history_file, line_editing, read_message
+from .render import ENDINGS, STATUS_NOTES, Progress, activity_of, ago, counted, error_lines
+from .screen import Screen, make_screen
+from .session import Following, Session, open_session
+
+SUMMARY = "talk in the terminal (what you get without a command)"
+
+TICK = 0.1
+"""Seconds between two looks at the spinner, and at Ctrl-C."""
+SHOWN_AT_START = 4
+"""Messages of a reopened conversation that are shown again."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--conversation", metavar="ID", help="open this one")
+    parser.add_argument("--new", action="store_true", help="begin a new one")
+    parser.add_argument("--mode", choices=[str(mode) for mode in AgentMode], default="chat")
+    add_options(parser)
+
+
+def run(args: Namespace) -> int:
+    options = options_from(args)
+    screen = make_screen()
+    folder = Path.cwd()
+    with open_session(options, workspace=[folder]) as session, ExitStack() as stack:
+        chat = Chat(session, screen, options, folder, AgentMode(args.mode))
+        stack.callback(chat.close)
+        if sys.stdin.isatty():
+            from .slash import COMMANDS
+
+            stack.enter_context(line_editing(history_file(), COMMANDS))
+        chat.greet()
+        if args.conversation:
+            chat.open(session.find(args.conversation))
+        elif not args.new and sys.stdin.isatty():
+            chat.open_last()
+        return chat.talk()
+
+
+class Chat:
+    """What is open, what of it has been shown, and the loop that reads and answers."""
+
+    def __init__(
+        self,
+        session: Session,
+        screen: Screen,
+        options: Options,
+        folder: Path,
+        mode: AgentMode = AgentMode.CHAT,
+    ) -> None:
+        self.session = session
+        self.screen = screen
+        self.options = options
+        self.folder = folder
+        self.mode = mode
+        self.conversation: Conversation | None = None
+        """None until the first message of a new one: who says nothing leaves nothing behind."""
+        self.listed: list[str] = []
+        """What the numbers of the last list stand for."""
+        self.is_over = False
+        self._following: Following | None = None
+        self._open = ExitStack()
+        self._shown: dict[str, Progress] = {}
+        self._own_keys: set[str] = set()
+        self._typed: set[str] = set()
+        """Messages that stand on the screen because they were typed there."""
+
+    # ---- the loop ----
+
+    def talk(self) -> int:
+        """Until the user leaves; returns the exit code."""
+        was_interrupted = False
+        while not self.is_over:
+            try:
+                self.show_news()
+                text = read_message(self.screen.prompt(), self.screen.prompt(more=True))
+            except EOFError:
+                break
+            except KeyboardInterrupt:
+                if was_interrupted:
+                    break
+                was_interrupted = True
+                self.screen.line("\n(Ctrl-C again, Ctrl-D or /quit leaves.)", "dim")
+                continue
+            was_interrupted = False
+            self._guarded(lambda said=text.strip(): self.take(said))
+        if sys.stdin.isatty():
+            self.screen.line("Bye. The conversation is kept.", "dim")
+        return 0
+
+    def take(self, text: str) -> None:
+        from .slash import COMMANDS, run_command
+
+        if text.startswith("/") and text.split()[0] in COMMANDS:
+            run_command(self, text)
+        elif text.startswith("/") and text.split()[0][1:].isalpha():
+            self.screen.error(f"There is no command {text.split()[0]}.", "/help lists them.")
+        elif text:
+            self.ask(text)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except SidecarDied as error:
+            self.screen.error(*error_lines(error))
+            self.session.reconnect()
+            self.screen.line("It was started again; everything that was accepted is there.", "dim")
+        except AgentError as error:
+            self.screen.error(*error_lines(error))
+        except KeyboardInterrupt:
+            self.screen.line("Stopped.", "dim")
+
+    def show_news(self) -> None:
+        """What happened while nobody looked: other windows, notices."""
+        for notice in self.session.notices():
+            self.screen.line(f"! {notice}", "yellow")
+        if self._following is not None:
+            while self._changed(0):
+                pass
+            self._show_messages()
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What is known of the open conversation: its newest page and what came since."""
+        return self._following.messages if self._following else ()
+
+    # ---- turns ----
+
+    def ask(self, text: str) -> None:
+        conversation = self.conversation or self._begin()
+        key = new_id()
+        self._own_keys.add(key)
+        call = self.session.request(
+            "message/send",
+            conversation_id=conversation.conversation_id,
+            input=text,
+            request_key=key,
+        )
+        self._watch(lambda: call.done, lambda: self.session.cancel(call))
+        self._say_end(call)
+
+    def retry(self, message_id: str) -> None:
+        receipt: Receipt = self.session.call("message/retry", message_id=message_id)
+        self._typed.add(receipt.message_id)
+        self.watch_queue()
+
+    def watch_queue(self) -> None:
+        """Show what runs in this conversation until nothing does."""
+        self._watch(lambda: not self.is_busy(), self._cancel_turn)
+
+    def is_busy(self) -> bool:
+        assert self.conversation is not None
+        queue = self.session.call(
+            "message/queue", conversation_id=self.conversation.conversation_id
+        )
+        waits = (QueueState.QUEUED, QueueState.RUNNING)
+        return any(entry.state in waits and entry.reason is None for entry in queue.entries)
+
+    def _watch(self, is_over: Callable[[], bool], stop: Callable[[], None]) -> None:
+        """Draw what comes until it is over. Ctrl-C stops it; a second one stops waiting."""
+        stopping = False
+        with self.screen.answering():
+            while True:
+                try:
+                    over = is_over()
+                    changed = self._changed(0.02 if over else TICK)
+                    self._show_messages()
+                    if over and not changed:
+                        return
+                    activity = "Stopping …" if stopping else activity_of(self._growing())
+                    self.screen.tick(activity)
+                except KeyboardInterrupt:
+                    if stopping:
+                        raise
+                    stopping = True
+                    stop()
+
+    def _say_end(self, call: Call) -> None:
+        result: TurnResult = self.session.result(call)
+        if note := ENDINGS.get(result.stop_reason):
+            self.screen.line(note, "yellow")
+
+    def _cancel_turn(self) -> None:
+        assert self.conversation is not None
+        self.session.call("agent/cancel", conversation_id=self.conversation.conversation_id)
+
+    def _changed(self, timeout: float) -> bool:
+        changes = self._following.changes(timeout) if self._following else []
+        for change in changes:
+            if isinstance(change, TurnQueued) and change.request_key in self._own_keys:
+                self._typed.add(change.message_id)
+            elif isinstance(change, Missing):
+                self.screen.line("This conversation was deleted.", "yellow")
+                self.leave()
+                return False
+        return bool(changes)
+
+    def _growing(self) -> Message | None:
+        last = self.messages[-1] if self.messages else None
+        return last if last is not None and last.status is MessageStatus.STREAMING else None
+
+    def _show_messages(self) -> None:
+        """What is new of every message, in order."""
+        for message in self.messages:
+            progress = self._shown.setdefault(message.message_id, Progress())
+            if not progress.is_over:
+                self._show(message, progress)
+
+    def _show(self, message: Message, progress: Progress) -> None:
+        if message.role == "user":
+            progress.is_over = True
+            if message.message_id not in self._typed:
+                self.screen.line(f"{self.screen.mark} {message.text}\n", "bold")
+            return
+        for piece in progress.news(message):
+            self.screen.show(piece)
+
+    # ---- what is open ----
+
+    def greet(self) -> None:
+        if not sys.stdin.isatty():
+            return
+        status: Status = self.session.call("sidecar/status")
+        who = " · ".join(part for part in (self.options.provider, self.options.model) if part)
+        self.screen.line(f"agent-sidecar {__version__} · {who} · {self.folder}", "bold")
+        if self.options.notice:
+            self.screen.line(self.options.notice, "dim")
+        for problem in status.provider.problems:
+            self.screen.error(problem.message, problem.hint)
+        if self.options.provider == "offline" and not self.options.notice:
+            self.screen.line(
+                "No model is connected: answers are passages of your files. "
+                "`agent-sidecar doctor` says how to connect one.",
+                "dim",
+            )
+        self.screen.line("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", "dim")
+
+    def conversations_here(self) -> Iterator[Conversation]:
+        """Those of this folder, newest first."""
+        here = str(self.folder.resolve())
+        return (c for c in self.session.conversations() if here in c.roots)
+
+    def open_last(self) -> None:
+        here = list(self.conversations_here())
+        if here:
+            self.open(here[0])
+        if len(here) > 1:
+            others = counted(len(here) - 1, "other conversation")
+            self.screen.line(f"{others} of this folder: /switch. A new one: /new.", "dim")
+
+    def open(self, conversation: Conversation) -> None:
+        """Show how far a conversation has come and go on with it."""
+        self.leave()
+        self._follow(conversation)
+        when = ago(conversation.updated_at)
+        title = conversation.title or "Untitled"
+        self.screen.line(
+            f"\n── {title} · {counted(conversation.message_count, 'message')} · {when} ──", "cyan"
+        )
+        finished = [m for m in self.messages if m.status is not MessageStatus.STREAMING]
+        for message in finished[-SHOWN_AT_START:]:
+            self.print_message(message)
+        for message in finished:
+            self._shown.setdefault(message.message_id, Progress()).is_over = True
+        if self.is_busy():
+            self.screen.line("An answer is being made.", "dim")
+            self.watch_queue()
+
+    def print_message(self, message: Message) -> None:
+        progress = Progress()
+        self._show(message, progress)
+        if note := STATUS_NOTES.get(message.status):
+            self.screen.line(f"({note})", "yellow")
+
+    def leave(self) -> None:
+        """Nothing is open; the next message begins a new conversation."""
+        self._open.close()
+        self._following = self.conversation = None
+        self._shown.clear()
+
+    close = leave
+
+    def _begin(self) -> Conversation:
+        made: Conversation = self.session.call("conversation/create", mode=self.mode)
+        self._follow(made)
+        return made
+
+    def _follow(self, conversation: Conversation) -> None:
+        following = self.session.follow(conversation.conversation_id)
+        self._following = self._open.enter_context(following)
+        self.conversation, self.mode = conversation, conversation.mode

@@ -1,0 +1,241 @@
+"""Where a chat is drawn: a plain stream, or a terminal that shows Markdown while it arrives."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from .render import (
+    Piece,
+    Steered,
+    ToolUse,
+    Words,
+    WordsEnd,
+    plain_snippet,
+    printable,
+    tool_line,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.live import Live
+
+QUIET_SECONDS = 1.0
+"""After this long without a word the reader is shown that something still goes on."""
+MARGIN = 4
+"""Lines of the terminal that a growing answer leaves free."""
+
+
+def make_screen(stdout: TextIO | None = None) -> Screen:
+    out = stdout or sys.stdout
+    if out.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
+        return TerminalScreen()
+    return Screen(out)
+
+
+class Screen:
+    """A stream of plain text: each word is written as it arrives and stays."""
+
+    mark = ">"
+    """What stands before the user's words."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """A line of ours. `style` is a hint for screens that have any."""
+        print(printable(text), file=self._out, flush=True)
+
+    def error(self, message: str, hint: str | None = None) -> None:
+        self.line(f"Error: {message}", "red")
+        if hint:
+            self.line(f"  → {hint}")
+
+    def markdown(self, text: str) -> None:
+        self.line(text)
+
+    def snippet(self, text: str) -> None:
+        """A passage whose matches stand between `\\x02` and `\\x03`."""
+        self.line(f"  {plain_snippet(text)}")
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Around a turn; `show` and `tick` are called inside."""
+        yield
+
+    def show(self, piece: Piece) -> None:
+        match piece:
+            case Words():
+                self._out.write(printable(piece.text))
+                self._out.flush()
+            case WordsEnd():
+                self.line()
+            case ToolUse():
+                self.line(f"[{tool_line(piece)}]")
+            case Steered():
+                self.line(f"> {piece.text}")
+
+    def tick(self, activity: str) -> None:
+        """Time has passed; `activity` is what the turn is at."""
+
+    def prompt(self, *, more: bool = False) -> str:
+        """What a line of input begins with; `more` for the second line of a message."""
+        return "" if not sys.stdin.isatty() else ". " if more else f"{self.mark} "
+
+
+class TerminalScreen(Screen):
+    """A terminal. What is whole is printed for good, block by block, so that it scrolls away
+    like any output; only the unfinished end of an answer is drawn again as it grows."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.theme import Theme
+
+        theme = Theme({"markdown.code": "bold cyan", "markdown.h1": "bold underline"})
+        self._console: Console = Console(highlight=False, theme=theme)
+        self._live: Live | None = None
+        self._tail = ""
+        self._quiet_since = time.monotonic()
+        self._begun_at = time.monotonic()
+        is_utf8 = (self._console.encoding or "").startswith("utf")
+        self.mark, self._arrow = ("›", "→") if is_utf8 else (">", "->")
+        self._spinner_name = "dots" if is_utf8 else "line"
+
+    def line(self, text: str = "", style: str = "") -> None:
+        from rich.text import Text
+
+        self._console.print(Text(printable(text), style=style))
+
+    def error(self, message: str, hint: str | None = None) -> None:
+        self.line(message, "red")
+        if hint:
+            self.line(f"  {self._arrow} {hint}")
+
+    def snippet(self, text: str) -> None:
+        from rich.text import Text
+
+        shown = Text("  ")
+        for index, piece in enumerate(re.split("[\x02\x03]", text)):
+            shown.append(
+                one_line(piece, 400) if not piece.isspace() else " ", "bold yellow" * (index % 2)
+            )
+        self._console.print(shown)
+
+    def markdown(self, text: str) -> None:
+        self._console.print(markdown(printable(text)))
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        self._spinner = Spinner(self._spinner_name, style="cyan")
+        self._begun_at = self._quiet_since = time.monotonic()
+        with Live(
+            console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop"
+        ) as self._live:
+            try:
+                yield
+            finally:
+                self._finish_words()
+                self._live.update("", refresh=True)
+                self._live = None
+
+    def show(self, piece: Piece) -> None:
+        self._quiet_since = time.monotonic()
+        if isinstance(piece, Words):
+            self._tail += printable(piece.text)
+            return
+        self._finish_words()
+        if isinstance(piece, ToolUse):
+            self.line(f"  {tool_line(piece)}".replace("→", self._arrow), "dim")
+        elif isinstance(piece, Steered):
+            self.line(f"{self.mark} {piece.text}", "bold")
+
+    def tick(self, activity: str) -> None:
+        if self._live is None:
+            return
+        if self._tail:
+            finished, self._tail = split_blocks(self._tail)
+            self._print_blocks(finished)
+        self._live.update(self._unfinished(activity), refresh=True)
+
+    def prompt(self, *, more: bool = False) -> str:
+        plain = super().prompt(more=more)
+        if self._console.no_color or "readline" not in sys.modules or not plain:
+            return plain
+        # Between \001 and \002 stands what takes no room; readline counts the rest.
+        return f"\001\033[1;36m\002{plain}\001\033[0m\002"
+
+    def _finish_words(self) -> None:
+        tail, self._tail = self._tail, ""
+        if tail.strip():
+            self._print_blocks(tail)
+
+    def _print_blocks(self, text: str) -> None:
+        if text.strip():
+            self._console.print(markdown(text))
+            self._console.print()
+
+    def _unfinished(self, activity: str) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        shown: list[Any] = []
+        if self._tail.strip():
+            shown.append(Bottom(markdown(self._tail), self._console.height - MARGIN))
+        if time.monotonic() - self._quiet_since >= QUIET_SECONDS or not shown:
+            seconds = int(time.monotonic() - self._begun_at)
+            waited = f" {seconds} s" if seconds else ""
+            self._spinner.update(text=Text(f"{activity}{waited}  Ctrl-C stops", style="dim"))
+            shown.append(self._spinner)
+        return Group(*shown)
+
+
+class Bottom:
+    """The last `height` lines of something."""
+
+    def __init__(self, whole: RenderableType, height: int) -> None:
+        self._whole = whole
+        self._height = max(height, 1)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+
+        lines = console.render_lines(self._whole, options.update(height=None), pad=False)
+        for line in lines[-self._height :]:
+            yield from line
+            yield Segment.line()
+
+
+def markdown(text: str) -> RenderableType:
+    """Markdown for a terminal: headings at the left, code in the terminal's own colours."""
+    from rich.markdown import Heading, Markdown
+
+    class LeftHeading(Heading):
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            heading = self.text.copy()
+            heading.justify = "left"
+            yield heading
+
+    class OurMarkdown(Markdown):
+        elements = {**Markdown.elements, "heading_open": LeftHeading}
+
+    return OurMarkdown(text, code_theme="ansi_dark", hyperlinks=False)
+
+
+def split_blocks(text: str) -> tuple[str, str]:
+    """Markdown in two: the blocks that nothing more can change, and the one that still may."""
+    from markdown_it import MarkdownIt
+
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    starts = [token.map[0] for token in tokens if token.level == 0 and token.map]
+    if not starts or starts[-1] == 0:
+        return "", text
+    lines = text.split("\n")
+    return "\n".join(lines[: starts[-1]]), "\n".join(lines[starts[-1] :])
