@@ -9,7 +9,14 @@ from typing import Protocol
 import anyio
 
 from .conversations import Conversation, Message, StopReason
-from .errors import AgentError, CreationFailed, InvalidState, PersistenceFailed, StoreUnavailable
+from .errors import (
+    AgentError,
+    Conflict,
+    CreationFailed,
+    InvalidState,
+    PersistenceFailed,
+    StoreUnavailable,
+)
 from .ids import now_ms
 from .interfaces import ConversationStore, ModelProvider, StartedTurn, Tool, TurnOutcome
 from .journal import Journal
@@ -19,6 +26,8 @@ from .settings import Config
 from .turn import Turn, turn_error
 
 logger = logging.getLogger(__name__)
+
+OWNED_ELSEWHERE = "owned by another window"
 
 CLOSE_GRACE = 1.5
 """Seconds a hung turn gets to end by itself before it is given up; abort has two in all."""
@@ -197,6 +206,10 @@ class Agent:
             self._history = list(await store.messages(self.conversation_id))
         try:
             started = await store.start_turn(self.conversation_id, self._provider.name)
+        except Conflict:
+            # Another window owns the conversation and runs its prompts, this one among them.
+            self.close_reason = OWNED_ELSEWHERE
+            return False
         except (PersistenceFailed, StoreUnavailable) as error:
             # The prompt is safe in the queue; take it once the store takes commits again.
             self._host.flusher.failed(error)
@@ -311,9 +324,20 @@ class Agent:
                     await self._provider.aclose()
                 except Exception:
                     logger.exception("a provider did not close")
+            await self._release()
         if self.is_live:
             self._move("fail" if failed else "closed")
         self._finish()
+
+    async def _release(self) -> None:
+        """Leave the conversation to whichever window uses it next."""
+        try:
+            await self._host.store.release(self.conversation_id)
+        except AgentError as error:
+            logger.info(
+                "a conversation could not be released",
+                extra={"conversationId": self.conversation_id, "cause": error.message},
+            )
 
     def _finish(self) -> None:
         self.started.set()

@@ -11,9 +11,8 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
-    from .faces.prologue import Handover
+    pass
 
 USAGE = "usage: agent-sidecar serve [--store PATH]"
 
@@ -60,5 +59,3 @@ def _leave(code: int) -> NoReturn:
     tool or a provider must not keep us from leaving."""
     sys.stderr.flush()
     os._exit(code)
-
-

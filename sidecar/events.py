@@ -18,6 +18,7 @@ from .conversations import (
     AgentMode,
     JsonObject,
     Message,
+    Natural,
     QueueState,
     StopReason,
     TurnError,
@@ -163,8 +164,8 @@ class OpenPart(Value, frozen=True, kw_only=True):
     """A part still being written and how much of it is stored, in UTF-16 code units."""
 
     message_id: str
-    part: int
-    length: int
+    part: Natural
+    length: Natural
 
 
 class Cursor(Value, frozen=True, kw_only=True):
@@ -172,8 +173,8 @@ class Cursor(Value, frozen=True, kw_only=True):
     and how much it has of each part that is still open."""
 
     store_id: str
-    seq: int
-    revision: int = 0
+    seq: Natural
+    revision: Natural = 0
     parts: tuple[OpenPart, ...] = ()
 
 

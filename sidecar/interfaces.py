@@ -30,7 +30,7 @@ from .conversations import (
     TurnResult,
     Usage,
 )
-from .events import CatchUp, Cursor, DurableEvent
+from .events import CatchUp, Cursor, Delta, DurableEvent, OpenPart
 
 # ---- models ------------------------------------------------------------------------------
 
@@ -232,6 +232,27 @@ class ConversationExport(msgspec.Struct, frozen=True, kw_only=True, rename="came
     queue: tuple[QueueEntry, ...] = ()
 
 
+CANCEL_REQUESTED = "cancelRequested"
+"""The reason of a `queueChanged` by which one window asks another to cancel its running turn."""
+
+
+class ChangedConversation(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation that somebody changed, as far as a follower needs it."""
+
+    conversation_id: str
+    last_seq: int
+    revision: int
+    queue_length: int
+    owned_here: bool
+
+
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed in the store since a change number, by whomever."""
+
+    change_no: int
+    conversations: tuple[ChangedConversation, ...]
+
+
 Publish = Callable[[Sequence[DurableEvent]], None]
 """Called on the event loop, in commit order, before the call that committed returns; also for
 commits without events that change what a list of conversations shows."""
@@ -252,6 +273,8 @@ class ConversationStore(Protocol):
     store_id: str
     change_no: int
     """The number of the newest change that was made through this object; 0 before the first."""
+    is_shared: bool
+    """Whether other processes may use it at the same time."""
     degraded: str | None
     """Why the store is read-only, or None."""
 
@@ -378,6 +401,29 @@ class ConversationStore(Protocol):
     async def take_over(self, conversation_id: str, *, force: bool) -> None:
         """Make this process the owner. Raises `Conflict` while another live one is, unless
         `force`; what that one still writes is refused from then on."""
+        ...
+
+    async def release(self, conversation_id: str) -> None:
+        """Stop owning a conversation in which nothing waits or runs; otherwise do nothing."""
+        ...
+
+    async def orphaned(self) -> Sequence[str]:
+        """Conversations with queued or running entries whose owner has died."""
+        ...
+
+    # other windows
+    async def changed_since(self, change_no: int) -> Changes | None:
+        """What anybody committed after `change_no`; None if nobody committed since the last
+        call (which costs next to nothing to find out)."""
+        ...
+
+    async def streamed_after(self, conversation_id: str, known: OpenPart | None) -> Sequence[Delta]:
+        """The stored text of the running reply beyond `known`."""
+        ...
+
+    async def request_cancel(self, conversation_id: str) -> str | None:
+        """Ask the window that runs this conversation's turn to cancel it; returns the prompt's
+        id, or None when nothing runs."""
         ...
 
     # turns; all of these raise `InvalidState` when `turn_id` is not the running turn any more

@@ -34,19 +34,32 @@ Listener = Callable[[DurableEvent], None]
 class Subscription:
     """One reader of one conversation. Holds events back until `release`."""
 
-    def __init__(self, conversation_id: str, deliver: Deliver) -> None:
+    def __init__(
+        self, conversation_id: str, deliver: Deliver, on_lost: Callable[[], None] | None = None
+    ) -> None:
         self.conversation_id = conversation_id
+        self.lose = on_lost or (lambda: None)
+        """Called when events were lost to this reader, which has to catch up anew."""
         self._deliver = deliver
         self._held: list[Event] | None = []
         self._known_seq = 0
         """Events up to here are in the catch-up; some may be published only after it."""
+        self._known_parts: dict[tuple[str, int], int] = {}
 
     def offer(self, event: Event) -> None:
         if self._held is None:
-            if isinstance(event, Delta) or event.seq > self._known_seq:
+            if isinstance(event, Delta):
+                self._offer_text(event)
+            elif event.seq > self._known_seq:
                 self._deliver(event)
         else:
             self._held.append(event)
+
+    def _offer_text(self, delta: Delta) -> None:
+        """Without what the catch-up had of its part."""
+        known = self._known_parts.get((delta.message_id, delta.part), 0)
+        if (rest := _beyond(delta, known) if known else delta) is not None:
+            self._deliver(rest)
 
     def start(self) -> None:
         """Deliver from here on, without a catch-up."""
@@ -61,6 +74,7 @@ class Subscription:
             return
         self._known_seq = caught_up.last_seq
         known = {(part.message_id, part.part): part.length for part in caught_up.open_parts}
+        self._known_parts = known
         streaming = _streaming(caught_up)
         for event in held:
             if isinstance(event, Delta):
@@ -96,12 +110,19 @@ def _beyond(delta: Delta, length: int) -> Delta | None:
 
 
 class Journal:
-    """Fans events out to readers and listeners. Plain bookkeeping; nothing here awaits."""
+    """Fans events out to readers and listeners. Plain bookkeeping; nothing here awaits.
+
+    Events of a conversation are passed on without a hole. One that comes before another
+    window's that precedes it (theirs is known only when somebody looks) is held back, text
+    with it, until `Follower` brings all that is missing.
+    """
 
     def __init__(self) -> None:
         self._readers: dict[str, list[Subscription]] = {}
         self._listeners: list[Listener] = []
         self._last_seq: dict[str, int] = {}
+        self._behind: dict[str, list[Delta]] = {}
+        """Conversations with a hole to be filled, and the text that came since."""
         self.changed = anyio.Event()
         """Set, and replaced, at the next commit."""
         self.deltas = 0
@@ -111,8 +132,10 @@ class Journal:
         """Hear every durable event of every conversation, before its readers do."""
         self._listeners.append(listener)
 
-    def subscribe(self, conversation_id: str, deliver: Deliver) -> Subscription:
-        subscription = Subscription(conversation_id, deliver)
+    def subscribe(
+        self, conversation_id: str, deliver: Deliver, on_lost: Callable[[], None] | None = None
+    ) -> Subscription:
+        subscription = Subscription(conversation_id, deliver, on_lost)
         self._readers.setdefault(conversation_id, []).append(subscription)
         return subscription
 
@@ -130,28 +153,59 @@ class Journal:
         """The conversations that somebody reads."""
         return tuple(self._readers)
 
+    @property
+    def behind(self) -> Sequence[str]:
+        """The conversations that wait for another window's events."""
+        return tuple(self._behind)
+
     def last_seq(self, conversation_id: str) -> int:
         return self._last_seq.get(conversation_id, 0)
+
+    def begin(self, conversation_id: str, last_seq: int) -> None:
+        """Events are known up to here. From the first event on, the journal knows by itself."""
+        self._last_seq.setdefault(conversation_id, last_seq)
 
     def publish(self, events: Sequence[DurableEvent]) -> None:
         """Called by the store on the event loop, in commit order. An event that was published
         before (our own commit, seen again by whoever follows other windows) is passed over. A
         commit without events (a new conversation, a deleted one) is published too."""
         self.commits += 1
+        for event in events:
+            last = self._last_seq.get(event.conversation_id, event.seq - 1)
+            if event.seq > last + 1:
+                self._behind.setdefault(event.conversation_id, [])
+            elif event.seq == last + 1:
+                self._pass_on(event)
         self.changed.set()
         self.changed = anyio.Event()
-        for event in events:
-            if event.seq <= self._last_seq.get(event.conversation_id, 0):
-                continue
-            self._last_seq[event.conversation_id] = event.seq
-            for listener in self._listeners:
-                listener(event)
-            self._offer(event)
+
+    def fill(self, events: Sequence[DurableEvent]) -> None:
+        """Pass on what was missing: everything after `last_seq`, read from the store."""
+        self.publish(events)
+        for conversation_id in {event.conversation_id for event in events}:
+            for delta in self._behind.pop(conversation_id, ()):
+                self._offer(msgspec.structs.replace(delta, seq=self.last_seq(conversation_id)))
+
+    def give_up(self, conversation_id: str, last_seq: int) -> None:
+        """What was missing is not kept any more: its readers have to ask for a snapshot."""
+        self._last_seq[conversation_id] = last_seq
+        self._behind.pop(conversation_id, None)
+        for reader in tuple(self._readers.get(conversation_id, ())):
+            reader.lose()
+
+    def _pass_on(self, event: DurableEvent) -> None:
+        self._last_seq[event.conversation_id] = event.seq
+        for listener in self._listeners:
+            listener(event)
+        self._offer(event)
 
     def publish_delta(self, delta: Delta) -> None:
         """Live text; sent under the seq of the last durable event before it."""
         self.deltas += 1
-        self._offer(delta)
+        if (held := self._behind.get(delta.conversation_id)) is not None:
+            held.append(delta)
+        else:
+            self._offer(delta)
 
     def _offer(self, event: Event) -> None:
         for reader in tuple(self._readers.get(event.conversation_id, ())):

@@ -1,7 +1,7 @@
 """The life of an agent, as one table. Everything that affects an agent's state is here.
 
 NEW → STARTING → IDLE ⇄ BUSY → CLOSING → CLOSED
-           └──────→ FAILED ←──────┘
+  └────────┴───→ FAILED ←──┴──────┘
 """
 
 from __future__ import annotations
@@ -27,13 +27,21 @@ class AgentState(StrEnum):
 
 
 LIFECYCLE: dict[AgentState, dict[str, AgentState]] = {
-    AgentState.NEW: {"start": AgentState.STARTING, "close": AgentState.CLOSING},
+    AgentState.NEW: {
+        "start": AgentState.STARTING,
+        "close": AgentState.CLOSING,
+        "fail": AgentState.FAILED,
+    },
     AgentState.STARTING: {
         "started": AgentState.IDLE,
         "fail": AgentState.FAILED,
         "close": AgentState.CLOSING,
     },
-    AgentState.IDLE: {"work": AgentState.BUSY, "close": AgentState.CLOSING},
+    AgentState.IDLE: {
+        "work": AgentState.BUSY,
+        "close": AgentState.CLOSING,
+        "fail": AgentState.FAILED,
+    },
     AgentState.BUSY: {
         "rest": AgentState.IDLE,
         "close": AgentState.CLOSING,

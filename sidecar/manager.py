@@ -14,7 +14,7 @@ import anyio
 import msgspec
 
 from . import log
-from .agent import Agent
+from .agent import OWNED_ELSEWHERE, Agent
 from .capabilities import AgentCapability
 from .communication import AgentCommunication, answer_to
 from .conversations import (
@@ -34,9 +34,17 @@ from .errors import (
     InvalidState,
     NotFound,
 )
-from .events import DurableEvent, ModeChanged, Rewound, TurnEnded
+from .events import DurableEvent, ModeChanged, QueueChanged, Rewound, TurnEnded
+from .follower import Follower
 from .ids import new_id
-from .interfaces import ConversationStore, NewConversation, StartedTurn, TurnOutcome
+from .interfaces import (
+    CANCEL_REQUESTED,
+    ChangedConversation,
+    ConversationStore,
+    NewConversation,
+    StartedTurn,
+    TurnOutcome,
+)
 from .journal import Journal
 from .lifecycle import AgentInfo, Failure, PreservedState
 from .log import Stopwatch
@@ -48,7 +56,7 @@ from .waiters import Waiter, Waiters
 
 logger = logging.getLogger(__name__)
 
-FINAL = frozenset({"disposed", "disposed with all", "deleted", "shutdown"})
+FINAL = frozenset({"disposed", "disposed with all", "deleted", "shutdown", OWNED_ELSEWHERE})
 """Reasons to close an agent after which its queue waits for the user."""
 SLOW_SWITCH_MS = 500
 """Seed 003: a switch that takes longer is logged as a warning."""
@@ -98,6 +106,7 @@ class AgentManager:
         self.registry = self.pool.registry
         self.capabilities = self.pool.capabilities
         self.communication = AgentCommunication(store, self.capabilities, self.has_agent)
+        self._follower = self._make_follower()
         self._moved: dict[str, Agent] = {}
         self._news = anyio.Event()
         journal.listen(self._on_event)
@@ -114,6 +123,8 @@ class AgentManager:
             tasks.start_soon(self.flusher.run, name="flusher")
             tasks.start_soon(self._announce, name="agent states")
             tasks.start_soon(self.pool.run, name="pool")
+            if self._follower is not None:
+                tasks.start_soon(self._follower.run, name="follower")
             try:
                 yield self
             finally:
@@ -190,21 +201,33 @@ class AgentManager:
         running prompt ends as cancelled, the queue stays. Works when none is live."""
         await self.store.get(conversation_id)
         logger.warning("abort", extra={"conversationId": conversation_id})
-        agent = self.registry.get(conversation_id)
-        if agent is not None:
-            agent.close("aborted", now=True)
-            await agent.closed()
-        conversation = await self.store.get(conversation_id)
-        fresh = await self.pool.live_agent(conversation)
-        logger.warning("restarted", extra={"conversationId": conversation_id})
+        with Stopwatch() as watch:
+            agent = self.registry.get(conversation_id)
+            if agent is not None:
+                agent.close("aborted", now=True)
+                await agent.closed()
+            conversation = await self.store.get(conversation_id)
+            fresh = await self.pool.live_agent(conversation)
+        logger.warning(
+            "restarted",
+            extra={
+                "conversationId": conversation_id,
+                "mode": fresh.mode,
+                "durationMs": watch.ms,
+            },
+        )
         return self._info(fresh, conversation)
 
     async def cancel_turn(self, conversation_id: str) -> bool:
         """Stop the running turn only; returns when it has ended. False when there is none."""
         agent = self.registry.get(conversation_id)
-        if agent is None or not agent.cancel_turn():
+        if agent is not None and agent.cancel_turn():
+            await agent.turn_over()
+            return True
+        message_id = await self.store.request_cancel(conversation_id) if self._follower else None
+        if message_id is None:
             return False
-        await agent.turn_over()
+        await self.waiters.wait_for(conversation_id, message_id).result()
         return True
 
     def has_agent(self, conversation_id: str) -> bool:
@@ -332,6 +355,8 @@ class AgentManager:
             turn = agent.turn if agent else None
             if agent and turn and turn.started.entry.message_id == message_id:
                 agent.cancel_turn()
+            elif self._follower:
+                await self.store.request_cancel(conversation_id)
         return result
 
     async def remove_message(self, message_id: str) -> TurnResult:
@@ -404,7 +429,12 @@ class AgentManager:
         logger.log(
             logging.WARNING if watch.ms > SLOW_SWITCH_MS else logging.INFO,
             "conversation switched",
-            extra={"fromConversationId": from_id, "conversationId": to_id, "durationMs": watch.ms},
+            extra={
+                "fromConversationId": from_id,
+                "conversationId": to_id,
+                "mode": info.mode,
+                "durationMs": watch.ms,
+            },
         )
         return info
 
@@ -538,12 +568,15 @@ class AgentManager:
                     error=event.error,
                 )
             )
-        elif isinstance(event, ModeChanged) and agent is not None:
+        if agent is None:
+            return
+        if isinstance(event, ModeChanged):
             agent.mode = event.mode
-        elif isinstance(event, Rewound) and agent is not None:
+        elif isinstance(event, Rewound):
             agent.forget_history()
-        if agent is not None:
-            self._agent_moved(agent)
+        elif isinstance(event, QueueChanged) and event.reason == CANCEL_REQUESTED:
+            agent.cancel_turn()
+        self._agent_moved(agent)
 
     def _agent_moved(self, agent: Agent) -> None:
         """Something of the agent's public state changed. Work that reached an agent when it was
@@ -553,11 +586,36 @@ class AgentManager:
         if agent.is_live:
             return
         if agent.error is not None:
-            # A `Conflict` means that another window runs the prompts: their end will come.
-            if not isinstance(agent.error, Conflict):
-                self.waiters.fail_conversation(agent.conversation_id, agent.error)
+            self.waiters.fail_conversation(agent.conversation_id, agent.error)
         elif agent.close_reason not in FINAL:
             self.pool.schedule(agent.conversation_id)
+
+    # ---- other windows ----
+
+    def _make_follower(self) -> Follower | None:
+        if not self.store.is_shared:
+            return None
+        return Follower(
+            self.store,
+            self.journal,
+            wants=self._concerns_us,
+            is_ours=lambda id: (agent := self.registry.get(id)) is not None and bool(agent.turn),
+            on_change=self._on_foreign_change,
+            on_orphan=self.pool.schedule,
+        )
+
+    def _concerns_us(self, conversation_id: str) -> bool:
+        """Whether anybody here reads it, serves it, or waits for a turn of it."""
+        return (
+            self.journal.has_readers(conversation_id)
+            or self.registry.get(conversation_id) is not None
+            or self.waiters.has(conversation_id)
+        )
+
+    def _on_foreign_change(self, changed: ChangedConversation) -> None:
+        """Another window may have queued a prompt for a conversation that is ours to serve."""
+        if changed.owned_here and changed.queue_length:
+            self.pool.schedule(changed.conversation_id)
 
     async def _announce(self) -> None:
         """Send `agent/state` for agents that changed; the latest wins, so many become one."""

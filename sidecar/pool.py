@@ -30,6 +30,8 @@ SWEEP_INTERVAL = 300.0
 """Seconds between looks for idle agents (seed 003, Periodic Cleanup)."""
 READER_PATIENCE = 4
 """An agent that somebody reads is kept this many times as long as one nobody reads."""
+SHUTDOWN_TIMEOUT = 4.0
+"""Seconds; the process has five in all (P7), and a store that refuses may do so for longer."""
 NEEDS_PROVIDER = "needsProvider"
 
 MakeProvider = Callable[[Config], ModelProvider]
@@ -139,6 +141,7 @@ class AgentPool:
                 conversation_id=conversation.conversation_id,
                 retryable=True,
             )
+        self.journal.begin(conversation.conversation_id, conversation.last_seq)
         agent = Agent(conversation, self.config, self)
         self.registry.add(agent)
         self._ready.pop(conversation.conversation_id, None)
@@ -284,16 +287,18 @@ class AgentPool:
             await self.registry.changed.wait()
 
     async def close_all(self, reason: str, *, turn_end: StopReason) -> None:
-        """End every turn and close every agent; nothing new is started."""
+        """End every turn and close every agent; nothing new is started. What cannot be stored
+        by then is left to the recovery at the next start."""
         self._closing = True
         self._ready.clear()
         self._held.clear()
         agents = list(self.registry)
         for agent in agents:
             agent.close(reason, now=True, turn_end=turn_end)
-        async with anyio.create_task_group() as tasks:
-            for agent in agents:
-                tasks.start_soon(agent.closed)
+        with anyio.move_on_after(SHUTDOWN_TIMEOUT):
+            async with anyio.create_task_group() as tasks:
+                for agent in agents:
+                    tasks.start_soon(agent.closed)
 
     async def remake(self, *, force: bool) -> tuple[int, int]:
         """Close all agents, each after its running turn unless `force`. Returns how many are

@@ -30,7 +30,7 @@ from .faces.jsonrpc import Envelope, Handler, SidecarProtocol, make_server
 from .faces.native import NativeFace
 from .faces.options import process_to_watch, read_initialize
 from .faces.parent import exit_of
-from .faces.stdio import StdinReader, room_in
+from .faces.stdio import reader_of, room_in
 from .interfaces import ModelProvider, Tool
 from .journal import Journal
 from .manager import AgentManager
@@ -97,7 +97,7 @@ class Serving:
             )
             self._writer, self._protocol = writer, protocol
             protocol.attach(tasks, writer.send)
-            self._reader = StdinReader(0, self._arrived, self._editor_gone)
+            self._reader = reader_of(0, self._arrived, self._editor_gone)
             tasks.start_soon(self._receive, name="receiver")
             tasks.start_soon(self._watch_signals, name="signals")
             tasks.start_soon(self._watch_exit, name="exit")

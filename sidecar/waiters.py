@@ -44,6 +44,9 @@ class Waiters:
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    def has(self, conversation_id: str) -> bool:
+        return any(waiter.conversation_id == conversation_id for waiter in self._all())
+
     def wait_for(self, conversation_id: str, message_id: str) -> Waiter:
         waiter = Waiter(self, conversation_id, message_id)
         self._waiting.setdefault(message_id, []).append(waiter)

@@ -134,6 +134,24 @@ async def test_a_provider_that_does_not_close_holds_its_place_for_five_seconds_a
         assert world.live() == {"b"}
 
 
+@proves("P11")
+async def test_an_agent_can_be_given_up_in_any_state_that_it_is_stuck_in() -> None:
+    """A machine that slept makes any wait too long, also for an agent that only rests."""
+    async with living() as world:
+        await world.manager.get_or_create_agent("a")
+        await settle()
+        agent = world.manager.registry.get("a")
+        assert agent is not None
+        assert agent.state is AgentState.IDLE
+        agent.close("aborted", now=True)
+        await agent.give_up()
+        assert agent.state is AgentState.FAILED
+        await settle()
+        await world.send("hi")
+        assert world.live() == {"a"}
+        assert world.models.made[0][0].closed == 1
+
+
 async def test_history_is_read_once_and_then_kept_in_step() -> None:
     async with living("one", "two", "three") as world:
         await world.create("a")

@@ -143,6 +143,23 @@ async def test_a_tool_runs_after_its_start_is_committed_and_the_model_reads_its_
         assert (started.part, finished.part) == (1, 2)
 
 
+@proves("P1", "P3")
+async def test_what_was_said_before_a_tool_is_stored_before_the_tool_starts() -> None:
+    class Watching(FakeTool):
+        async def run(self, arguments: Any) -> ToolOutput:
+            stored.extend((await world.messages())[1].parts)
+            return await super().run(arguments)
+
+    stored: list[Any] = []
+    async with living([TextDelta("let me see"), call(), MORE], tools=(Watching(),)) as world:
+        await world.create("a")
+        await world.send("go")
+        assert stored == [
+            TextPart(text="let me see"),
+            ToolCallPart(tool_call_id="t1", name="look", arguments={}),
+        ]
+
+
 @proves("D4-TURN-3")
 async def test_a_tool_that_does_not_exist_is_told_to_the_model() -> None:
     async with living([call("fly"), MORE], "sorry", tools=(FakeTool("look"),)) as world:

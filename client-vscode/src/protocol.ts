@@ -63,11 +63,11 @@ export interface AgentCapability {
   source?: "agent" | "client" | "tool";
 }
 
-/** A live agent. `state` is NEW, STARTING, IDLE, BUSY, CLOSING, CLOSED or FAILED. */
+/** What a client may know of a live agent. */
 export interface AgentInfo {
   conversationId: string;
   mode: AgentMode;
-  state: string;
+  state: AgentState;
   createdAt: number;
   lastAccessAt: number;
   queueLength: number;
@@ -96,6 +96,13 @@ export interface AgentOrigin {
   /** @default false */
   isReply?: boolean;
 }
+
+/**
+ * - `STARTING`: Counts against the limit already; can be cancelled; reclaimed when it fails.
+ * - `BUSY`: Runs a turn, or is taking the next one from the queue.
+ * - `FAILED`: Did not start, or did not stop when told to and was given up.
+ */
+export type AgentState = "BUSY" | "CLOSED" | "CLOSING" | "FAILED" | "IDLE" | "NEW" | "STARTING";
 
 export interface Allowed {
   allowed: boolean;
@@ -306,6 +313,7 @@ export interface Exported {
   path?: string | null;
 }
 
+/** One conversation of several for which something did not work; the others went on. */
 export interface Failure {
   conversationId: string;
   type: string;
@@ -540,6 +548,7 @@ export interface Preserved {
   failed: Failure[];
 }
 
+/** What is live and stored of an agent at the moment its webview went away. */
 export interface PreservedState {
   conversationId: string;
   mode: AgentMode;
@@ -547,7 +556,7 @@ export interface PreservedState {
   lastAccessAt: number;
   capabilities: AgentCapability[];
   lastSeq: number;
-  state: string;
+  state: AgentState;
 }
 
 /** Something about the settings that will not work. `field` is the name on the wire. */

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from .. import __version__
@@ -109,7 +109,7 @@ class Chat:
                 self.screen.line("\n(Ctrl-C again, Ctrl-D or /quit leaves.)", "dim")
                 continue
             was_interrupted = False
-            self._guarded(lambda said=text.strip(): self.take(said))
+            self._take_safely(text.strip())
         if sys.stdin.isatty():
             self.screen.line("Bye. The conversation is kept.", "dim")
         return 0
@@ -124,9 +124,9 @@ class Chat:
         elif text:
             self.ask(text)
 
-    def _guarded(self, action: Callable[[], None]) -> None:
+    def _take_safely(self, text: str) -> None:
         try:
-            action()
+            self.take(text)
         except SidecarDied as error:
             self.screen.error(*error_lines(error))
             self.session.reconnect()

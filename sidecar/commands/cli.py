@@ -79,7 +79,7 @@ def guarded(command: Callable[[], int]) -> int:
 
 def usage() -> str:
     width = max(map(len, (*COMMANDS, *SERVING)))
-    lines = [f"  {name:<{width}}  {what}" for name, what in (COMMANDS | SERVING).items()]
+    lines = [f"  {name:<{width}}  {what}" for name, what in (*COMMANDS.items(), *SERVING.items())]
     return "\n".join(
         [
             "usage: agent-sidecar [COMMAND] [OPTIONS]",

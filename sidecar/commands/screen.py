@@ -120,10 +120,8 @@ class TerminalScreen(Screen):
         from rich.text import Text
 
         shown = Text("  ")
-        for index, piece in enumerate(re.split("[\x02\x03]", text)):
-            shown.append(
-                one_line(piece, 400) if not piece.isspace() else " ", "bold yellow" * (index % 2)
-            )
+        for index, piece in enumerate(re.split("[\x02\x03]", " ".join(text.split()))):
+            shown.append(printable(piece), "bold yellow" if index % 2 else "")
         self._console.print(shown)
 
     def markdown(self, text: str) -> None:

@@ -40,7 +40,7 @@ def new(chat: Chat, _: str) -> None:
     chat.screen.line("A new conversation begins with your next message.", "dim")
 
 
-def mode(chat: Chat, wanted: str) -> None:
+def change_mode(chat: Chat, wanted: str) -> None:
     if not wanted:
         chat.screen.line(f"The mode is {chat.mode}. Others: {_others(chat.mode)}.")
         return
@@ -212,7 +212,7 @@ COMMANDS: Mapping[str, tuple[Command, str, str]] = {
     "/new": (new, "/new", "begin a new conversation"),
     "/switch": (switch, "/switch [NUMBER|ID]", "list this folder's conversations, open one"),
     "/search": (search, "/search WORDS", "find messages in all conversations"),
-    "/mode": (mode, "/mode [chat|build|feedback]", "show or change what the agent may do"),
+    "/mode": (change_mode, "/mode [chat|build|feedback]", "show or change what the agent may do"),
     "/retry": (retry, "/retry", "ask again what was stopped or failed"),
     "/rename": (rename, "/rename TITLE", "call this conversation something else"),
     "/export": (export, "/export [json|markdown] [FILE]", "write this conversation to a file"),

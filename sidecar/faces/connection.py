@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..events import CatchUp, Cursor, Delta, Event
+from ..events import CatchUp, Cursor, Delta, Event, Missing
 from ..interfaces import ConversationStore
 from ..journal import Journal, Subscription
 from ..reply import Flusher
@@ -46,10 +46,13 @@ class Connection:
         self._delivered: dict[str, int] = {}
         self._cut_off: set[str] = set()
 
-    def follow(self, conversation_id: str) -> bool:
-        """Events from now on. False if they are delivered already."""
+    def follow(self, conversation_id: str, last_seq: int | None = None) -> bool:
+        """Events from now on, `last_seq` being the last before. False if they are delivered
+        already."""
         if conversation_id in self._following:
             return False
+        if last_seq is not None:
+            self._journal.begin(conversation_id, last_seq)
         subscription = self._subscribe(conversation_id)
         subscription.start()
         return True
@@ -65,6 +68,8 @@ class Connection:
             # Text not stored yet is in no catch-up and was streamed before we listened.
             await self._flusher.flush_conversation(conversation_id)
             caught_up = await self._store.catch_up(conversation_id, cursor)
+            if not isinstance(caught_up, Missing):
+                self._journal.begin(conversation_id, caught_up.last_seq)
         except BaseException:
             self.unfollow(conversation_id)
             raise
@@ -100,7 +105,9 @@ class Connection:
             )
 
     def _subscribe(self, conversation_id: str) -> Subscription:
-        subscription = self._journal.subscribe(conversation_id, self._deliver)
+        subscription = self._journal.subscribe(
+            conversation_id, self._deliver, on_lost=lambda: self._cut_off_from(conversation_id)
+        )
         self._following[conversation_id] = subscription
         return subscription
 
@@ -116,3 +123,9 @@ class Connection:
         if not sent:
             self.unfollow(event.conversation_id)
             self._cut_off.add(event.conversation_id)
+
+    def _cut_off_from(self, conversation_id: str) -> None:
+        """Events are gone that this client has not had: it is told at once."""
+        self.unfollow(conversation_id)
+        self._cut_off.add(conversation_id)
+        self.drained()

@@ -92,6 +92,8 @@ def parse(body: bytes) -> Envelope:
     if nesting_depth_exceeds(body, MAX_DEPTH):
         raise RpcError(wire.INVALID_REQUEST, f"Nested deeper than {MAX_DEPTH} levels.")
     try:
+        if not body.isascii():
+            body.decode()  # msgspec looks at the encoding only of what it keeps
         return _decode_envelope(body)
     except msgspec.ValidationError as error:
         raise RpcError(wire.INVALID_REQUEST, f"Not a JSON-RPC message: {error}") from None
@@ -177,9 +179,7 @@ class SidecarProtocol(JsonRPCProtocol):
                 self.respond(msg_id, None)
                 return
             if (method := self._methods.get(method_name)) is None:
-                raise RpcError(
-                    wire.METHOD_NOT_FOUND, f"There is no method '{method_name[:100]}'."
-                )
+                raise RpcError(wire.METHOD_NOT_FOUND, f"There is no method '{method_name[:100]}'.")
             handler = self._get_handler(method_name)
             typed = params_of(method, params)
             token = _token(params)

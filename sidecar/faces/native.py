@@ -426,7 +426,9 @@ class NativeFace:
     async def restore(self, params: wire.WebviewBack) -> Answer:
         if params.webview_id:
             self._webviews.add(params.webview_id)
-        cursors: dict[str, Cursor | None] = {state.conversation_id: None for state in params.preserved_states}
+        cursors: dict[str, Cursor | None] = {
+            state.conversation_id: None for state in params.preserved_states
+        }
         cursors |= {item.conversation_id: item.cursor for item in params.cursors}
         restored: list[CatchUp] = []
         failed: list[Failure] = []

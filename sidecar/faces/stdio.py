@@ -155,3 +155,64 @@ class StdinReader:
             finally:
                 self._is_under_way = False
                 self._go_on()
+
+
+class PipeReader:
+    """As `StdinReader`, for a descriptor that the event loop can watch by itself. No thread has
+    to be woken for a request, which takes longer than to serve many a one."""
+
+    def __init__(
+        self, descriptor: int, on_data: Callable[[bytes], object], on_end: Callable[[], object]
+    ) -> None:
+        import asyncio
+
+        self._descriptor = descriptor
+        self._on_data = on_data
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._is_paused = False
+        self._held: bytes | None = None
+        """The piece that arrived during a pause. While there is one, nothing is watched."""
+
+    def start(self) -> None:
+        self._loop.add_reader(self._descriptor, self._read)
+
+    def pause(self) -> None:
+        """Hand over no more data until `resume`."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        self._is_paused = False
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._loop.call_soon(self._take, held)
+            self.start()
+
+    def _read(self) -> None:
+        try:
+            piece = os.read(self._descriptor, CHUNK)
+        except OSError:  # a socket that was reset: the end, too
+            piece = b""
+        if not piece:
+            self._loop.remove_reader(self._descriptor)
+            self._on_end()
+        else:
+            self._take(piece)
+
+    def _take(self, piece: bytes) -> None:
+        if self._is_paused:
+            self._loop.remove_reader(self._descriptor)
+            self._held = piece
+        else:
+            self._on_data(piece)
+
+
+def reader_of(
+    descriptor: int, on_data: Callable[[bytes], object], on_end: Callable[[], object]
+) -> StdinReader | PipeReader:
+    """What reads this descriptor best. Files and consoles cannot be watched everywhere."""
+    import stat
+
+    mode = os.fstat(descriptor).st_mode
+    is_watchable = sys.platform != "win32" and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
+    return (PipeReader if is_watchable else StdinReader)(descriptor, on_data, on_end)

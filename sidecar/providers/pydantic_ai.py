@@ -7,8 +7,9 @@ before `warm_up` or the first request.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from .vendor_messages import Transcripts
     from .vendor_models import Call, Vendor
+
+logger = logging.getLogger(__name__)
 
 LIBRARIES = {
     "gemini": "google.genai",
@@ -113,9 +116,10 @@ class PydanticAIProvider:
                     if delta := _delta(event):
                         yield delta
                 reply = response.get()
-                for end in _ending(reply):
-                    yield end
+                ending = _ending(reply)
                 transcripts.remember(reply)
+                for last in ending:
+                    yield last
         except Exception as error:  # noqa: BLE001  # whatever a library raises
             is_answered = call is not None and call.is_answered
             # Not chained: the libraries' texts may quote what must not leave this process.
@@ -161,10 +165,11 @@ def _load(config: Config) -> tuple[Vendor, Transcripts]:
         raise InitializationFailed(
             "The libraries for language models could not be loaded.", hint=INSTALL
         ) from error
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever a library raises
+        logger.info("a provider was not set up", extra={"cause": type(error).__name__})
         raise InitializationFailed(
             "The provider could not be set up.", hint="Check its settings."
-        ) from error
+        ) from None
 
 
 def _delta(event: ModelResponseStreamEvent) -> TextDelta | None:
@@ -181,24 +186,22 @@ def _delta(event: ModelResponseStreamEvent) -> TextDelta | None:
     return None
 
 
-def _ending(reply: ModelResponse) -> Iterator[ModelEvent]:
+def _ending(reply: ModelResponse) -> list[ModelEvent]:
     """What is known only once the stream has ended."""
     details: dict[str, Any] = reply.provider_details or {}
     if not details.get("finish_reason") and reply.finish_reason != "content_filter":
         raise NetworkError("The answer broke off before its end.")
     if reply.finish_reason == "error":
         raise NetworkError("The model failed in the middle of its answer.")
-    calls = [_call(part) for part in reply.tool_calls] if reply.finish_reason != "length" else []
-    if isinstance(refusal := details.get("refusal"), str) and refusal:
-        yield TextDelta(refusal)
-    yield from calls
-    yield ModelUsage(_usage(reply))
+    usage = ModelUsage(_usage(reply))
+    if reply.finish_reason == "length":
+        return [usage, ModelStop("maxTokens")]  # the last call may be cut off, so none is made
     if reply.finish_reason == "content_filter":
-        yield ModelStop("refusal")
-    elif reply.finish_reason == "length":
-        yield ModelStop("maxTokens")
-    else:
-        yield ModelStop("toolCalls" if calls else "endTurn")
+        words = details.get("refusal")
+        said = [TextDelta(words)] if isinstance(words, str) and words else []
+        return [*said, usage, ModelStop("refusal")]
+    calls = [_call(part) for part in reply.tool_calls]
+    return [*calls, usage, ModelStop("toolCalls" if calls else "endTurn")]
 
 
 def _call(part: ToolCallPart) -> ToolCall:

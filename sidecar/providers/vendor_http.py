@@ -24,8 +24,8 @@ CONNECT_TIMEOUT = 10.0
 """Seconds for TCP and TLS each; a vendor that takes longer will not answer a request either."""
 KEEPALIVE = 55.0
 """Seconds an idle connection is kept for the next turn; common load balancers close at 60."""
-LONGEST_LINE = 16 * 1024 * 1024
-"""Bytes in one event. A file written by one tool call fits; an endless line does not."""
+LONGEST_LINE = 4 * 1024 * 1024
+"""Bytes in one event. All that a model can say at once fits; an endless line does not."""
 LONGEST_ERROR = 64 * 1024
 """Bytes of an error's body that the vendor's library gets to see."""
 

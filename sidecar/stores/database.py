@@ -97,6 +97,11 @@ class Database:
         finally:
             self._rollback()
 
+    def data_version(self) -> int:
+        """A number that changes when any other connection has committed (6 µs to ask)."""
+        version: int = self.conn.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` and commit it, or raise and leave no trace. Nothing changed, nothing
         committed: a question costs no flush of the disk."""

@@ -21,9 +21,10 @@ from ..conversations import (
     TurnResult,
 )
 from ..errors import AgentError, StoreUnavailable
-from ..events import CatchUp, Cursor
+from ..events import CatchUp, Cursor, Delta, OpenPart
 from ..ids import now_ms
 from ..interfaces import (
+    Changes,
     ConversationExport,
     ConversationList,
     KnownKey,
@@ -37,7 +38,7 @@ from ..interfaces import (
     ToolOutput,
     TurnOutcome,
 )
-from . import conversations, owners, queue, reading, recovery, search, transcript, turns
+from . import conversations, following, owners, queue, reading, recovery, search, transcript, turns
 from .database import Database
 from .figures import figures
 from .lane import closed
@@ -71,6 +72,8 @@ class SqlStore:
         self.notice = opened.notice
         self.store_id = opened.store_id
         self.change_no = 0
+        self.is_shared = opened.path is not None
+        self._seen_version = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.store_id}: {self.degraded or 'writable'}>"
@@ -329,6 +332,32 @@ class SqlStore:
     async def take_over(self, conversation_id: str, *, force: bool) -> None:
         is_dead = self._instances.is_dead
         await self._write(lambda write: recovery.take_over(write, conversation_id, is_dead, force))
+
+    async def release(self, conversation_id: str) -> None:
+        await self._write(lambda write: following.release(write, conversation_id))
+
+    async def orphaned(self) -> Sequence[str]:
+        return await self._read(lambda conn: following.orphaned(conn, self._instances.is_dead))
+
+    # ---- other windows ----
+
+    async def changed_since(self, change_no: int) -> Changes | None:
+        def look() -> Changes | None:
+            version = self._reader.data_version()
+            if version == self._seen_version:
+                return None
+            self._seen_version = version
+            return self._reader.read(
+                lambda conn: following.changed_since(conn, change_no, self._instances.own)
+            )
+
+        return await self._read_lane.run(look)
+
+    async def streamed_after(self, conversation_id: str, known: OpenPart | None) -> Sequence[Delta]:
+        return await self._read(lambda conn: following.streamed_after(conn, conversation_id, known))
+
+    async def request_cancel(self, conversation_id: str) -> str | None:
+        return await self._write(lambda write: following.request_cancel(write, conversation_id))
 
     # ---- turns ----
 

@@ -20,6 +20,7 @@ from ..conversations import (
     Conversation,
     ConversationId,
     MessageSettings,
+    Natural,
     Page,
     QueueEntry,
     Receipt,
@@ -141,7 +142,7 @@ class UpdateMessage(Params, frozen=True, kw_only=True):
 
 class ReorderMessage(Params, frozen=True, kw_only=True):
     message_id: str
-    position: Annotated[int, Meta(ge=0)]
+    position: Natural
 
 
 class Steer(Params, frozen=True, kw_only=True):
@@ -179,7 +180,7 @@ class CreateConversation(Params, frozen=True, kw_only=True):
 
 class ListConversations(Params, frozen=True, kw_only=True):
     cursor: Opaque | None = None
-    since_change: Annotated[int, Meta(ge=0)] | None = None
+    since_change: Natural | None = None
     archived: bool = False
     limit: Limit = 100
 

@@ -18,7 +18,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .. import __version__, conversations, errors, events, interfaces, settings
+from .. import (
+    __version__,
+    capabilities,
+    conversations,
+    errors,
+    events,
+    interfaces,
+    lifecycle,
+    settings,
+)
 from ..conversations import AgentMode
 from . import methods
 from .methods import Method, Notification, Params
@@ -208,7 +217,7 @@ def _classes() -> dict[str, type]:
 
 
 def _sources() -> tuple[ModuleType, ...]:
-    return (conversations, events, interfaces, settings, methods)
+    return (capabilities, conversations, events, interfaces, lifecycle, settings, methods)
 
 
 def _attribute_docs() -> dict[tuple[str, str], str]:

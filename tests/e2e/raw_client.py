@@ -133,6 +133,10 @@ class RawClient:
         self.send(request(msg_id, method, params))
         return msg_id
 
+    @property
+    def methods_asked(self) -> set[str]:
+        return {method for method, _ in self._asked.values()}
+
     def notify(self, method: str, params: object = None) -> None:
         self.send({"jsonrpc": "2.0", "method": method, "params": params or {}})
 

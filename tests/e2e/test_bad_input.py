@@ -54,8 +54,10 @@ def answers_to(client: RawClient, data: bytes) -> list[Message]:
     """What is answered to `data`, up to the answer to a good request right behind it."""
     before = len(client.frames)
     client.send_bytes(data)
-    client.ping()
-    return [m for m in client.frames[before:-1] if "method" not in m]
+    end = client.start_request("agent/count")
+    client.response(end)
+    answers = [m for m in client.frames[before:] if "method" not in m]
+    return answers[: next(at for at, m in enumerate(answers) if m["id"] == end)]
 
 
 def codes_of(client: RawClient, data: bytes) -> list[int | None]:
@@ -82,7 +84,7 @@ GOOD_FRAMES: dict[str, bytes] = {
     "leading zeros": headed(b"Content-Length: 000" + LENGTH),
     "content type first": headed(b"Content-Type: text/x\r\nContent-Length: " + LENGTH),
     "utf-8 named": headed(
-        b"Content-Length: " + LENGTH + b"\r\nContent-Type: application/vscode-jsonrpc; charset=utf-8"
+        b"Content-Length: " + LENGTH + b"\r\nContent-Type: a/vscode-jsonrpc; charset=utf-8"
     ),
     "utf8 misspelled as old clients do": headed(
         b"Content-Length: " + LENGTH + b'\r\nContent-Type: a/b; charset="utf8"'
@@ -143,8 +145,8 @@ def test_bad_frames_are_reported_in_pieces_as_in_one(client: RawClient) -> None:
     before = len(client.frames)
     for byte in data:
         client.send_bytes(bytes([byte]))
-    client.ping()
-    assert [m["error"]["code"] for m in client.frames[before:-1] if "error" in m] == codes
+    assert codes_of(client, b"") == []
+    assert [m["error"]["code"] for m in client.frames[before:] if "error" in m] == codes
 
 
 def test_a_body_over_64_mib_is_refused_before_it_is_there(client: RawClient) -> None:
@@ -291,20 +293,16 @@ def test_each_body_is_answered_as_the_specification_says(client: RawClient, name
 
 
 BEFORE_THE_START = {
-    name: BODIES[name]
-    for name in BODIES
-    if BODIES[name][1] in ([-32700], [-32600], []) and name != "a request's method as a notification"
+    name: (body, codes)
+    for name, (body, codes) in BODIES.items()
+    if codes in ([-32700], [-32600], [])
 }
 
 
 def test_before_initialize_bad_bodies_get_the_same_codes(spawn: Spawn) -> None:
     client = spawn()
     for name, (body, codes) in BEFORE_THE_START.items():
-        before = len(client.frames)
-        client.send_bytes(frame(body))
-        assert client.error("agent/count")["code"] == -32002
-        got = [m["error"]["code"] for m in client.frames[before:-1]]
-        assert got == codes, name
+        assert codes_of(client, frame(body)) == codes, name
     client.start()
 
 
@@ -314,16 +312,14 @@ def test_before_initialize_bad_frames_get_the_same_codes(spawn: Spawn) -> None:
     client.send_bytes(b"\r\n\r\n")
     client.notify("$/harmless")
     for name, (data, codes) in BAD_FRAMES.items():
-        before = len(client.frames)
-        client.send_bytes(data)
-        assert client.error("agent/count")["code"] == -32002
-        got = [m["error"]["code"] for m in client.frames[before:-1]]
-        assert got == [code or -32002 for code in codes], name
+        assert codes_of(client, data) == [code or -32002 for code in codes], name
     client.start()
 
 
 @pytest.mark.parametrize(
-    "msg_id", [0, -1, 2**53 + 1, 2**63 - 1, "", "ü🙂", "x" * 10_000, '"\\\n'], ids=lambda i: str(i)[:20]
+    "msg_id",
+    [0, -1, 2**53 + 1, 2**63 - 1, "", "ü🙂", "x" * 10_000, '"\\\n'],
+    ids=lambda i: ascii(i)[:20],
 )
 def test_the_id_comes_back_as_it_was(client: RawClient, msg_id: int | str) -> None:
     [answer] = answers_to(client, frames_of([request(msg_id, "agent/count")]))
@@ -332,10 +328,13 @@ def test_the_id_comes_back_as_it_was(client: RawClient, msg_id: int | str) -> No
 
 
 @pytest.mark.parametrize("digits", [b"1e400", b"1" + b"0" * 400, b"18446744073709551616"])
-def test_an_id_beyond_every_number_gets_one_error(client: RawClient, digits: bytes) -> None:
+def test_an_id_beyond_every_number_is_answered_once(client: RawClient, digits: bytes) -> None:
     body = b'{"jsonrpc":"2.0","id":%b,"method":"agent/count"}' % digits
-    [code] = codes_of(client, frame(body))
-    assert code in (-32600, -32700)
+    [answer] = answers_to(client, frame(body))
+    if "error" in answer:
+        assert answer["error"]["code"] == -32600
+    else:
+        assert answer["id"] == int(digits)
 
 
 # ---- params --------------------------------------------------------------------------------
@@ -559,7 +558,9 @@ def answers_to_send(client: RawClient, body: bytes) -> list[Message]:
 
 
 @pytest.mark.parametrize(
-    "text", ["\x00 zero", "\u2028 line", "🙂" * 1000, "\ufeff mark", "a\r\nb\rc", "\\", '"', "</x>"]
+    "text",
+    ["a\x00zero", "a\u2028line", "🙂" * 1000, "a\ufeffmark", "a\r\nb\rc", "\\", '"', "</x>"],
+    ids=ascii,
 )
 def test_a_prompt_is_kept_as_it_is(client: RawClient, text: str) -> None:
     client.call("message/send", {"conversationId": "c", "input": f"echo {text}."})
@@ -571,9 +572,7 @@ def test_a_prompt_over_32_mib_is_refused_within_memory(spawn: Spawn, mib: int) -
     client = spawn()
     client.start(TALKS)
     client.call("conversation/create", {"conversationId": "c"})
-    body = with_params(
-        b'{"conversationId":"c","input":"%b"}' % (b"x" * mib * MIB), b"message/send"
-    )
+    body = with_params(b'{"conversationId":"c","input":"%b"}' % (b"x" * mib * MIB), b"message/send")
     [code] = codes_of(client, frame(body))
     assert code == -32602
     assert client.call("conversation/get", {"conversationId": "c"})["page"]["messages"] == []
@@ -600,8 +599,9 @@ def test_a_prompt_of_8_mib_is_taken_and_kept(spawn: Spawn) -> None:
 
 
 def test_an_id_in_flight_is_not_taken_twice(client: RawClient) -> None:
+    before = len(client.frames)
     client.start_request("message/send", {"conversationId": "c", "input": "hang"}, msg_id="twice")
-    client.event("c", "turnStarted", after=len(client.frames) - 1)
+    client.event("c", "turnStarted", after=before)
     before = len(client.frames)
     client.send(request("twice", "agent/count"))
     refusal = client.wait_for(lambda m: m.get("id") == "twice", after=before)
@@ -685,7 +685,7 @@ def test_a_cancel_button_cancels_the_request_behind_it(client: RawClient) -> Non
     assert [kind for _, kind in progress_of(client, "t-cancel")] == ["begin", "end"]
 
 
-@pytest.mark.parametrize("token", [[], {}, True, 1.5, 10**400], ids=lambda t: str(t)[:10])
+@pytest.mark.parametrize("token", [[], {}, True, 1.5], ids=str)
 def test_a_token_that_is_none_is_refused(client: RawClient, token: object) -> None:
     [code] = codes_of(client, frames_of([request(1, "agent/count", {"workDoneToken": token})]))
     assert code == -32602

@@ -537,9 +537,7 @@ def test_a_store_may_have_any_name(spawn: Spawn, tmp_path: Path) -> None:
 
 
 @posix_only
-def test_without_a_path_the_store_is_in_the_users_data_folder(
-    spawn: Spawn, tmp_path: Path
-) -> None:
+def test_without_a_path_the_store_is_in_the_users_data_folder(spawn: Spawn, tmp_path: Path) -> None:
     client = spawn(
         [sys.executable, "-I", "-m", "sidecar"], env={"XDG_DATA_HOME": str(tmp_path / "data")}
     )

@@ -35,7 +35,8 @@ from sidecar.interfaces import (
     ToolOutput,
     ToolSpec,
 )
-from sidecar.providers.offline import (
+from sidecar.providers.offline import PASSAGES, OfflineProvider
+from sidecar.providers.offline_talk import (
     COMMANDS,
     CONNECT,
     GREETING,
@@ -43,8 +44,6 @@ from sidecar.providers.offline import (
     NO_FOLDER,
     NO_MODEL,
     NOTHING_FOUND,
-    PASSAGES,
-    OfflineProvider,
 )
 from sidecar.tools.workspace import workspace_tools
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from anyio import to_thread
 
 from sidecar.conversations import (
     ContextFile,
@@ -21,17 +17,15 @@ from sidecar.conversations import (
     ToolResultPart,
     Usage,
 )
-from sidecar.errors import InitializationFailed
 from sidecar.interfaces import ModelStop, ModelUsage, TextDelta, ToolCall
 from sidecar.providers.pydantic_ai import make
-from sidecar.settings import Config, Secret, Secrets, Settings
+from sidecar.settings import Config, Settings
 from tests.providers.dialects import DIALECTS, Call, Dialect, Stop, Text, Thinking, said
 from tests.providers.vendor_server import Answer, VendorServer
 from tests.providers.vendors import (
     PROMPT,
     READ_FILE,
     asking,
-    config,
     events_of,
     message,
     needs_llm_extra,
@@ -41,17 +35,6 @@ from tests.providers.vendors import (
 
 needs_llm_extra()
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=DIALECTS.values(), ids=list(DIALECTS))
-def dialect(request: pytest.FixtureRequest) -> Dialect:
-    return request.param  # type: ignore[no-any-return]  # pytest does not know
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[VendorServer]:
-    async with VendorServer() as server:
-        yield server
 
 
 def spoken(body: Any) -> list[tuple[str, str]]:
@@ -93,6 +76,35 @@ async def test_text_comes_as_it_streams_then_usage_then_the_end(
     assert usage.usage.output_tokens == 5
     assert usage.usage.cached_tokens == 3
     assert stop == ModelStop("endTurn")
+
+
+async def test_it_does_not_matter_how_the_bytes_are_cut(
+    dialect: Dialect, server: VendorServer
+) -> None:
+    whole = said(dialect, Text("wörld 😀"), Call("c1", "list", '{"path": "ü"}'), Stop("tools"))
+    body = b"".join(step for step in whole.steps if isinstance(step, bytes))
+    server.will(Answer([bytes([byte]) for byte in body], headers=whole.headers))
+    async with provided(dialect.name, server.url) as provider:
+        events = await events_of(provider, asking(tools=(READ_FILE,)))
+    assert text_of(events) == "wörld 😀"
+    assert ToolCall("c1", "list", {"path": "ü"}) in events
+
+
+async def test_unicodes_line_breaks_do_not_break_the_text(
+    dialect: Dialect, server: VendorServer
+) -> None:
+    server.will(said(dialect, Text("a\u2028b\u2029c\x85d\x0be\x00"), Stop()))
+    async with provided(dialect.name, server.url) as provider:
+        assert text_of(await events_of(provider, asking())) == "a\u2028b\u2029c\x85d\x0be\x00"
+
+
+async def test_half_a_surrogate_pair_does_not_keep_a_prompt_from_being_sent(
+    dialect: Dialect, server: VendorServer
+) -> None:
+    server.will(said(dialect, Text("Yes."), Stop()))
+    async with provided(dialect.name, server.url) as provider:
+        await events_of(provider, asking("lone \ud83d, paired 😀"))
+    assert spoken(server.requests[0].json) == [("user", "lone \ufffd, paired 😀")]
 
 
 async def test_thinking_is_told_from_text(dialect: Dialect, server: VendorServer) -> None:
@@ -323,83 +335,3 @@ async def test_the_environment_does_not_decide_where_a_key_goes(
             assert text_of(await events_of(provider, asking())) == "Yes."
         assert elsewhere.connections == 0
         assert "of-somebody-else" not in server.requests[0].raw
-
-
-# ---- setting up --------------------------------------------------------------------------
-
-
-async def test_warming_up_calls_nobody_and_can_be_repeated(
-    dialect: Dialect, server: VendorServer
-) -> None:
-    server.will(said(dialect, Text("Yes."), Stop()))
-    async with provided(dialect.name, server.url) as provider:
-        assert repr(provider) == f"<PydanticAIProvider {dialect.name}: cold>"
-        await to_thread.run_sync(provider.warm_up)
-        await to_thread.run_sync(provider.warm_up)
-        assert server.connections == 0
-        assert repr(provider) == f"<PydanticAIProvider {dialect.name}: ready>"
-        assert text_of(await events_of(provider, asking())) == "Yes."
-
-
-async def test_closing_twice_and_closing_a_cold_provider_is_fine(
-    dialect: Dialect, server: VendorServer
-) -> None:
-    provider = make(config(dialect.name, server.url))
-    await provider.aclose()
-    await to_thread.run_sync(provider.warm_up)
-    await provider.aclose()
-    await provider.aclose()
-
-
-def test_importing_and_making_it_loads_no_vendor() -> None:
-    script = (
-        "import sys\n"
-        "from sidecar.providers.pydantic_ai import make\n"
-        "from sidecar.settings import Config, Secret, Secrets, Settings\n"
-        "secrets = Secrets(gemini_api_key=Secret('k'))\n"
-        "make(Config(settings=Settings(provider='gemini'), secrets=secrets))\n"
-        "heavy = {'pydantic_ai', 'google.genai', 'httpx2', 'pydantic', 'boto3'}\n"
-        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)\n"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_without_the_extra_the_hint_says_how_to_install_it() -> None:
-    # A path hook that hides the library, in a process of its own.
-    script = (
-        "import sys\n"
-        "class Hidden:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'pydantic_ai': raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Hidden())\n"
-        "from sidecar.errors import InitializationFailed\n"
-        "from sidecar.providers.pydantic_ai import make\n"
-        "from sidecar.settings import Config, Secret, Secrets, Settings\n"
-        "secrets = Secrets(gemini_api_key=Secret('k'))\n"
-        "try: make(Config(settings=Settings(provider='gemini'), secrets=secrets))\n"
-        "except InitializationFailed as error: sys.exit(error.hint)\n"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert result.stderr.strip() == "pip install 'agent-sidecar[llm]'"
-
-
-def test_a_missing_key_is_told_before_anything_is_loaded() -> None:
-    with pytest.raises(InitializationFailed, match="needs a key") as caught:
-        make(Config(settings=Settings(provider="gemini")))
-    assert caught.value.hint
-
-
-async def test_a_key_with_odd_characters_is_refused_and_not_shown() -> None:
-    secrets = Secrets(openai_api_key=Secret("“sk-CANARY”"))
-    provider = make(Config(settings=Settings(provider="openai"), secrets=secrets))
-    with pytest.raises(InitializationFailed, match="characters") as caught:
-        await to_thread.run_sync(provider.warm_up)
-    assert "CANARY" not in str(caught.value)
-
-
-async def test_an_aws_profile_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    settings = Settings(provider="bedrock", aws_use_profile=True, aws_profile="nobody")
-    with pytest.raises(InitializationFailed, match="profile"):
-        await to_thread.run_sync(make(Config(settings=settings)).warm_up)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -10,23 +9,13 @@ import anyio
 import pytest
 
 from sidecar.interfaces import TextDelta
-from tests.providers.dialects import DIALECTS, Dialect, Stop, Text, said
+from tests.providers.dialects import Dialect, Stop, Text, said
 from tests.providers.vendor_server import STALL, Answer, Gate, VendorServer
 from tests.providers.vendors import asking, events_of, needs_llm_extra, provided, text_of
+from tests.requirements import proves
 
 needs_llm_extra()
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=DIALECTS.values(), ids=list(DIALECTS))
-def dialect(request: pytest.FixtureRequest) -> Dialect:
-    return request.param  # type: ignore[no-any-return]  # pytest does not know
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[VendorServer]:
-    async with VendorServer() as server:
-        yield server
 
 
 async def gone(server: VendorServer) -> None:
@@ -34,6 +23,7 @@ async def gone(server: VendorServer) -> None:
         await server.requests[-1].gone.wait()
 
 
+@proves("P7")
 async def test_cancelling_while_the_vendor_is_silent_ends_the_connection(
     dialect: Dialect, server: VendorServer
 ) -> None:
@@ -53,6 +43,7 @@ async def test_cancelling_while_the_vendor_is_silent_ends_the_connection(
         await gone(server)
 
 
+@proves("P7")
 async def test_cancelling_before_the_answer_ends_the_connection(
     dialect: Dialect, server: VendorServer
 ) -> None:

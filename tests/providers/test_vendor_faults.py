@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import socket
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -38,23 +37,13 @@ from tests.providers.vendors import (
     provided,
     text_of,
 )
+from tests.requirements import proves
 
 needs_llm_extra()
 pytestmark = pytest.mark.anyio
 
-SILENCE = 200
+SILENCE = 300
 """Milliseconds, as `requestTimeout`: the only waiting in these tests."""
-
-
-@pytest.fixture(params=DIALECTS.values(), ids=list(DIALECTS))
-def dialect(request: pytest.FixtureRequest) -> Dialect:
-    return request.param  # type: ignore[no-any-return]  # pytest does not know
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[VendorServer]:
-    async with VendorServer() as server:
-        yield server
 
 
 async def fails(
@@ -82,6 +71,7 @@ def refusal(status: int, **headers: str) -> Answer:
 # ---- refused -----------------------------------------------------------------------------
 
 
+@proves("P10")
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_key_is_unauthorized(
     dialect: Dialect, server: VendorServer, status: int
@@ -134,6 +124,21 @@ async def test_how_long_to_wait_is_passed_on(
     assert error.retry_after == 7
 
 
+async def test_a_used_up_account_is_not_asked_again(server: VendorServer) -> None:
+    error = {"message": "?", "code": "insufficient_quota", "type": "insufficient_quota"}
+    server.will(Answer.json(429, {"error": error}))
+    failed, _ = await fails(DIALECTS["openai"], server.url, NetworkError, retryable=False)
+    assert "credit" in str(failed.hint)
+
+
+async def test_a_conversation_that_is_too_long_is_told_with_a_hint(server: VendorServer) -> None:
+    error = {"message": "?", "code": "context_length_exceeded"}
+    server.will(Answer.json(400, {"error": error}))
+    dialect = DIALECTS["openai"]
+    failed, _ = await fails(dialect, server.url, MessageProcessingFailed, retryable=False)
+    assert "longer than the model can read" in str(failed.hint)
+
+
 async def test_an_error_that_is_not_json_is_as_good_as_its_status(
     dialect: Dialect, server: VendorServer
 ) -> None:
@@ -176,6 +181,7 @@ async def test_no_answer_at_all_is_a_network_error(
     assert len(server.requests) == 1
 
 
+@proves("P10")
 async def test_a_redirect_is_not_followed_and_the_key_stays_here(
     dialect: Dialect, server: VendorServer
 ) -> None:

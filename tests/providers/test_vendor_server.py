@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -23,12 +22,6 @@ SCRIPT = (
     Call("call_1", "read_file", '{"path": "a.py"}'),
     Stop("tools"),
 )
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[VendorServer]:
-    async with VendorServer() as server:
-        yield server
 
 
 async def test_openais_client_reads_it(server: VendorServer) -> None:

@@ -390,6 +390,21 @@ async def test_what_git_ignores_is_not_searched(root: Path) -> None:
 
 
 @needs_git
+async def test_a_file_that_git_tracks_but_is_gone_is_not_listed(root: Path) -> None:
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    (root / "LICENSE").unlink()
+    assert "LICENSE" not in (await run(root, "list")).content
+
+
+@needs_git
+async def test_a_repository_inside_another_is_searched_too(root: Path) -> None:
+    git(root, "init", "-q")
+    git(root / "src", "init", "-q")
+    assert "src/parcel/retry.py:1" in await places(root, "retry policy")
+
+
+@needs_git
 async def test_a_folder_that_an_outer_repository_ignores_is_searched(root: Path) -> None:
     git(root.parent, "init", "-q")
     (root.parent / ".gitignore").write_text("parcel/\n", encoding="utf-8")
