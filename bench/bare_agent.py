@@ -20,14 +20,16 @@ class _BareAgent:
         self._writer = writer
 
     async def serve(self) -> None:
-        while message := await self._message():
-            if message["method"] == "exit":
-                return
-            if message["method"] == "stream":
-                await self._stream(**message["params"])
-            if "id" in message:
-                self._send({"jsonrpc": "2.0", "id": message["id"], "result": {}})
-            await self._writer.drain()
+        async with asyncio.TaskGroup() as tasks:
+            while (message := await self._message()) and message["method"] != "exit":
+                tasks.create_task(self._answer(message))
+
+    async def _answer(self, message: dict[str, Any]) -> None:
+        if message["method"] == "stream":
+            await self._stream(**message["params"])
+        if "id" in message:
+            self._send({"jsonrpc": "2.0", "id": message["id"], "result": {}})
+        await self._writer.drain()
 
     async def _message(self) -> Any:
         length = 0

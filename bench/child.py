@@ -78,6 +78,15 @@ class Child:
                 return
         raise RuntimeError("the child ended without an answer")
 
+    def until_all(self, numbers: set[int]) -> Iterator[bytes]:
+        """Every body that comes before the last of several answers, which are not looked at."""
+        waiting = set(numbers)
+        while waiting and (body := self.body()) is not None:
+            if b'"method":' in body[:40]:
+                yield body
+            else:
+                waiting.discard(json.loads(body)["id"])
+
     def bodies(self) -> Iterator[bytes]:
         """Every body from now on."""
         while (body := self.body()) is not None:

@@ -98,9 +98,7 @@ def _both(values: Sequence[float], unit: str) -> str:
     return f"min {amount(min(values), unit)} (median {amount(statistics.median(values), unit)})"
 
 
-def in_turn(
-    runs: int, *measures: Callable[[], float], warm_up: int = 1
-) -> tuple[list[float], ...]:
+def in_turn(runs: int, *measures: Callable[[], float], warm_up: int = 1) -> tuple[list[float], ...]:
     """Each measure `runs` times, one after the other and round again, so that what else the
     machine does falls on all of them alike."""
     results: tuple[list[float], ...] = tuple([] for _ in measures)
@@ -115,9 +113,7 @@ def in_turn(
 def table(figures: Sequence[Figure]) -> str:
     """A Markdown table that can also be read in a terminal."""
     rows = [("what", "measured", "goal", "met", "how it is made up")]
-    rows += [
-        (f.name, amount(f.value, f.unit), f.shown_goal, f.verdict, f.detail) for f in figures
-    ]
+    rows += [(f.name, amount(f.value, f.unit), f.shown_goal, f.verdict, f.detail) for f in figures]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in [*widths, 16]) + "|")

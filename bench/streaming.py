@@ -22,15 +22,7 @@ def send(child: Child, conversation_id: str, text: str = "go") -> int:
 
 
 def is_delta(body: bytes) -> bool:
-    return b'"type":"delta"' in body[:120]
-
-
-def delta(body: bytes) -> dict[str, Any] | None:
-    """What a body says, if it is a delta."""
-    if b'"delta"' not in body:
-        return None
-    params: dict[str, Any] = json.loads(body)["params"]
-    return params if params["type"] == "delta" else None
+    return b'"type":"delta"' in body[:100]
 
 
 def streaming(folder: Path, quick: bool) -> list[Figure]:
@@ -67,9 +59,7 @@ def streaming(folder: Path, quick: bool) -> list[Figure]:
         _per_delta(
             "one delta, provider → wire, 1 ms apart", slow, pauses, paced, frames["with pauses"]
         ),
-        _per_delta(
-            "one delta, client reads 2 s late", late, provider, burst, frames["unread"]
-        ),
+        _per_delta("one delta, client reads 2 s late", late, provider, burst, frames["unread"]),
         Figure(
             "one delta of the bare asyncio agent, 1 ms apart, its sleeping included",
             min(bare_paced),
@@ -111,7 +101,7 @@ def _streamed(
         time.sleep(lag)
         seen = units = 0
         for body in child.until(number):
-            if b'"type":"delta"' in body or b'"delta"' in body[:100]:
+            if is_delta(body):
                 seen += 1
                 units += body.count(b"sixty")
         took = child.cpu_ms() - began
@@ -179,12 +169,11 @@ def ten_at_once(folder: Path, quick: bool) -> list[Figure]:
             f"alone {amount(quantile(alone, 0.5), 'ms')}",
         ),
         Figure(
-            "ten sessions of 500 chunks, all CPU but the start",
+            "ten scripted sessions of 500 chunks, all CPU but the start",
             min(chunks),
             "ms",
             1_430,
-            f"the goal is codex; {len(chunks)} runs, bare asyncio agent "
-            f"{amount(min(bare), 'ms')} for ten streams one after the other",
+            f"the goal is codex; {len(chunks)} runs, bare asyncio agent {amount(min(bare), 'ms')}",
         ),
     ]
 
@@ -205,13 +194,10 @@ def _gaps(child: Child, conversations: int) -> list[float]:
 
 def _deltas(child: Child, numbers: set[int]) -> Iterator[tuple[dict[str, Any], float]]:
     """Every delta with the time of its arrival, until all `numbers` are answered."""
-    waiting = set(numbers)
-    while waiting and (body := child.body()) is not None:
+    for body in child.until_all(numbers):
         now = time.perf_counter()
-        if (params := delta(body)) is not None:
-            yield params, now
-        elif b'"id":' in body[:40]:
-            waiting.discard(json.loads(body)["id"])
+        if is_delta(body):
+            yield json.loads(body)["params"], now
 
 
 def _ten_sessions(folder: Path) -> float:
@@ -221,7 +207,7 @@ def _ten_sessions(folder: Path) -> float:
         ids = [child.call("conversation/create", {})["conversationId"] for _ in range(10)]
         began = child.cpu_ms()
         numbers = {send(child, conversation_id) for conversation_id in ids}
-        for _ in _deltas(child, numbers):
+        for _ in child.until_all(numbers):
             pass
         return child.cpu_ms() - began
 
@@ -230,8 +216,10 @@ def _bare_sessions() -> float:
     child = floors.asyncio_agent()
     child.initialize()
     began = child.cpu_ms()
-    for _ in range(10):
-        child.call("stream", {"n": 500, "delay": 0.002, "text": TEXT})
+    stream = {"n": 500, "delay": 0.002, "text": TEXT}
+    numbers = {child.write("stream", stream) for _ in range(10)}
+    for _ in child.until_all(numbers):
+        pass
     took = child.cpu_ms() - began
     child.end()
     return took

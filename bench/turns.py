@@ -122,13 +122,11 @@ def disk(folder: Path, quick: bool) -> list[Figure]:
 
 def cancel(folder: Path, quick: bool) -> list[Figure]:
     """`agent/cancel` → `turnEnded` on the wire; the end is committed in between."""
-    times = []
+    times, begin = [], 0.0
     with sidecar(folder / "cancel.db", **scripted({"text": "so "}, {"hang": True})) as child:
         conversation_id = child.call("conversation/create", {})["conversationId"]
         for _ in range(30 if quick else 100):
-            number = child.write(
-                "message/send", {"conversationId": conversation_id, "input": "hi"}
-            )
+            number = child.write("message/send", {"conversationId": conversation_id, "input": "hi"})
             for body in child.until(number):
                 if b'"delta"' in body:
                     begin = time.perf_counter()

@@ -13,7 +13,7 @@ from typing import Any
 
 from .child import Child, sidecar
 from .figures import Figure, amount, latency, quantile
-from .streaming import send
+from .streaming import is_delta, send
 
 CODEX_CHUNKS = 6_250
 """Chunks in a CPU second."""
@@ -85,7 +85,7 @@ def _first_chunks(server: _Server, child: Child, conversation_id: str, count: in
         time.sleep(0.01)  # everything is quiet, as it is while a model thinks
         begin = server.open(gate)
         for body in child.until(number):
-            if b'"delta"' in body[:120] and begin:
+            if begin and is_delta(body):
                 times.append((time.perf_counter() - begin) * 1000)
                 begin = 0.0
     return times
@@ -103,19 +103,10 @@ def _sessions(server: _Server, child: Child, ids: list[str]) -> float:
     for _ in ids:
         server.script(500)
     began = child.cpu_ms()
-    waiting = {send(child, conversation_id) for conversation_id in ids}
-    last = max(waiting)
-    for _ in child.until(last):
+    numbers = {send(child, conversation_id) for conversation_id in ids}
+    for _ in child.until_all(numbers):
         pass
-    child.call("message/queue", {"conversationId": ids[0]})
-    while child.call("sidecar/status")["agents"] and _is_busy(child):
-        time.sleep(0.01)
     return child.cpu_ms() - began
-
-
-def _is_busy(child: Child) -> bool:
-    agents = child.call("agent/list")["agents"]
-    return any(agent["isProcessing"] for agent in agents)
 
 
 def _cancellations(server: _Server, child: Child, conversation_id: str, count: int) -> list[float]:
@@ -125,7 +116,7 @@ def _cancellations(server: _Server, child: Child, conversation_id: str, count: i
         server.script_stalling()
         number = send(child, conversation_id)
         for body in child.until(number):
-            if b'"delta"' in body[:120]:
+            if is_delta(body):
                 gone = server.watch_last()
                 begin = time.perf_counter()
                 child.write("agent/cancel", {"conversationId": conversation_id})
@@ -177,7 +168,8 @@ class _Server:
             gate.open()
             return now
 
-        return self._do(opened())
+        began: float = self._do(opened())
+        return began
 
     def watch_last(self) -> Callable[[], float]:
         """A function that waits until the last request's client is gone, and returns when."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
+TYPE_CHECKING = False  # importing typing costs more than it is worth here
 if TYPE_CHECKING:
-
-    pass
+    from typing import NoReturn
 
 USAGE = "usage: agent-sidecar serve [--store PATH]"
 

@@ -575,7 +575,8 @@ class AgentManager:
         elif isinstance(event, Rewound):
             agent.forget_history()
         elif isinstance(event, QueueChanged) and event.reason == CANCEL_REQUESTED:
-            agent.cancel_turn()
+            if agent.turn and agent.turn.started.entry.message_id == event.message_id:
+                agent.cancel_turn()
         self._agent_moved(agent)
 
     def _agent_moved(self, agent: Agent) -> None:

@@ -8,6 +8,7 @@ Requests are taken from the first moment; those that need the store wait until i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -76,6 +77,8 @@ class Serving:
         self._opened = anyio.Event()
         self._over = anyio.Event()
         self._room = anyio.Event()
+        self._arrival = asyncio.Event()  # set and cleared at every request; anyio's is made anew
+        self._piece = b""
         self._in_a_hurry = False
 
     async def main(self) -> int:
@@ -203,7 +206,8 @@ class Serving:
     # ---- requests ----
 
     async def _handle(self, name: str, params: Any) -> Any:
-        await self._opened.wait()
+        if not self._opened.is_set():  # waiting costs a turn of the loop even when it is
+            await self._opened.wait()
         if self._failure is not None:
             raise self._failure
         return await self._handlers[name](params)
@@ -211,19 +215,20 @@ class Serving:
     def _arrived(self, data: bytes) -> None:
         """One piece at a time: the next is read when this one has been taken."""
         self._reader.pause()
-        self._inbox.send_nowait(data)
+        self._piece = data
+        self._arrival.set()
 
     async def _receive(self) -> None:
         """Take requests, unless so many responses wait to be read that memory would fill."""
-        self._inbox, inbox = anyio.create_memory_object_stream[bytes](1)
         self._take(self._handover.leftover)
         self._reader.start()
-        async with inbox:
-            async for data in inbox:
-                self._take(data)
-                while self._writer.is_congested:
-                    await self._room.wait()
-                self._reader.resume()
+        while True:
+            await self._arrival.wait()
+            self._arrival.clear()
+            self._take(self._piece)
+            while self._writer.is_congested:
+                await self._room.wait()
+            self._reader.resume()
 
     def _take(self, data: bytes) -> None:
         for item in self._parser.feed(data):

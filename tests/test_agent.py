@@ -8,9 +8,10 @@ import anyio
 import msgspec
 import pytest
 
-from sidecar.conversations import MessageStatus, StopReason, TextPart
-from sidecar.errors import AgentError, CreationFailed, LoadFailed
+from sidecar.conversations import MessageStatus, QueueState, StopReason, TextPart
+from sidecar.errors import AgentError, Conflict, CreationFailed, LoadFailed
 from sidecar.events import TurnEnded
+from sidecar.interfaces import TurnOutcome
 from sidecar.lifecycle import AgentState
 from sidecar.settings import Config
 from tests.fakes import FakeModel, FakeTool
@@ -94,6 +95,28 @@ async def test_an_agent_whose_history_cannot_be_read_tells_its_callers_and_ends(
         world.store.refused.clear()
         await world.manager.get_or_create_agent("a")
         await until(lambda: "TurnEnded" in world.types())
+
+
+@proves("P8")
+async def test_a_caller_goes_on_waiting_when_another_window_runs_its_prompt() -> None:
+    async with living() as world, anyio.create_task_group() as tasks:
+        await world.create("a")
+        world.store.refused["start_turn"] = Conflict("open in another window")
+        call = begin(tasks, world.send, "hi")
+        await anyio.sleep(10)
+        assert not call.is_done
+        assert world.live() == set()
+        started = await world.store.inner.start_turn("a", "theirs")
+        assert started is not None
+        outcome = TurnOutcome(
+            stop_reason=StopReason.END_TURN,
+            status=MessageStatus.COMPLETE,
+            queue_state=QueueState.DONE,
+            parts=(TextPart(text="from over there"),),
+        )
+        await world.store.inner.end_turn("a", started.turn_id, outcome)
+        await call.done.wait()
+        assert call.result.stop_reason is StopReason.END_TURN
 
 
 @proves("P8")

@@ -922,6 +922,7 @@ export interface StateHint {
 
 export interface Status {
   version: string;
+  pid: number;
   uptimeMs: number;
   store: StoreStatus;
   provider: ProviderStatus;

@@ -201,11 +201,12 @@ class Link:
 
     async def _write(self) -> None:
         assert self._process.stdin is not None
-        try:
-            async for data in self._to_send:
-                await self._process.stdin.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # it is gone; the reader notices
+        with self._to_send:
+            try:
+                async for data in self._to_send:
+                    await self._process.stdin.send(data)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return  # it is gone; the reader notices
         await self._process.stdin.aclose()
 
     async def _read(self) -> None:

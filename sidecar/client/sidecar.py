@@ -179,7 +179,7 @@ class Sidecar:
             live.catch_up()
 
     async def _start(self) -> None:
-        """Returns when the store is open, or cannot be: then every call says why."""
+        """Returns when the store is open. Raises why it cannot be, or why nothing runs."""
         words = LastWords(self._log)
         self._is_ready = anyio.Event()
         process = await start(self._command, self._cwd, self._env)
@@ -188,12 +188,12 @@ class Sidecar:
         try:
             await self._link.request("initialize", self._initialize).result()
             self.notify("initialized", {})
+            # `ready` never comes from a sidecar that could not be loaded; an answer always does.
+            await self.call("agent/count")
             await self._is_ready.wait()
         except BaseException:
             await self._link.close()
             raise
-        if self._link.death is not None:
-            raise self._link.death
 
     async def _serve(self, link: Link) -> None:
         await link.run()

@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from .markdown import markdown, split_blocks
 from .render import (
     Piece,
     Steered,
@@ -22,7 +23,7 @@ from .render import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.console import Console, RenderableType
     from rich.live import Live
 
 QUIET_SECONDS = 1.0
@@ -55,9 +56,6 @@ class Screen:
         self.line(f"Error: {message}", "red")
         if hint:
             self.line(f"  → {hint}")
-
-    def markdown(self, text: str) -> None:
-        self.line(text)
 
     def snippet(self, text: str) -> None:
         """A passage whose matches stand between `\\x02` and `\\x03`."""
@@ -124,9 +122,6 @@ class TerminalScreen(Screen):
             shown.append(printable(piece), "bold yellow" if index % 2 else "")
         self._console.print(shown)
 
-    def markdown(self, text: str) -> None:
-        self._console.print(markdown(printable(text)))
-
     @contextmanager
     def answering(self) -> Iterator[None]:
         from rich.live import Live
@@ -134,6 +129,7 @@ class TerminalScreen(Screen):
 
         self._spinner = Spinner(self._spinner_name, style="cyan")
         self._begun_at = self._quiet_since = time.monotonic()
+        self._console.print()
         with Live(
             console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop"
         ) as self._live:
@@ -151,9 +147,9 @@ class TerminalScreen(Screen):
             return
         self._finish_words()
         if isinstance(piece, ToolUse):
-            self.line(f"  {tool_line(piece)}".replace("→", self._arrow), "dim")
+            self.line(f"  {tool_line(piece)}\n".replace("→", self._arrow), "dim")
         elif isinstance(piece, Steered):
-            self.line(f"{self.mark} {piece.text}", "bold")
+            self.line(f"{self.mark} {piece.text}\n", "bold")
 
     def tick(self, activity: str) -> None:
         if self._live is None:
@@ -172,8 +168,7 @@ class TerminalScreen(Screen):
 
     def _finish_words(self) -> None:
         tail, self._tail = self._tail, ""
-        if tail.strip():
-            self._print_blocks(tail)
+        self._print_blocks(tail)
 
     def _print_blocks(self, text: str) -> None:
         if text.strip():
@@ -184,56 +179,12 @@ class TerminalScreen(Screen):
         from rich.console import Group
         from rich.text import Text
 
-        shown: list[Any] = []
+        shown: list[RenderableType] = []
         if self._tail.strip():
-            shown.append(Bottom(markdown(self._tail), self._console.height - MARGIN))
+            shown.append(markdown(self._tail, self._console.height - MARGIN))
         if time.monotonic() - self._quiet_since >= QUIET_SECONDS or not shown:
             seconds = int(time.monotonic() - self._begun_at)
             waited = f" {seconds} s" if seconds else ""
             self._spinner.update(text=Text(f"{activity}{waited}  Ctrl-C stops", style="dim"))
             shown.append(self._spinner)
         return Group(*shown)
-
-
-class Bottom:
-    """The last `height` lines of something."""
-
-    def __init__(self, whole: RenderableType, height: int) -> None:
-        self._whole = whole
-        self._height = max(height, 1)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.segment import Segment
-
-        lines = console.render_lines(self._whole, options.update(height=None), pad=False)
-        for line in lines[-self._height :]:
-            yield from line
-            yield Segment.line()
-
-
-def markdown(text: str) -> RenderableType:
-    """Markdown for a terminal: headings at the left, code in the terminal's own colours."""
-    from rich.markdown import Heading, Markdown
-
-    class LeftHeading(Heading):
-        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-            heading = self.text.copy()
-            heading.justify = "left"
-            yield heading
-
-    class OurMarkdown(Markdown):
-        elements = {**Markdown.elements, "heading_open": LeftHeading}
-
-    return OurMarkdown(text, code_theme="ansi_dark", hyperlinks=False)
-
-
-def split_blocks(text: str) -> tuple[str, str]:
-    """Markdown in two: the blocks that nothing more can change, and the one that still may."""
-    from markdown_it import MarkdownIt
-
-    tokens = MarkdownIt("commonmark").enable("table").parse(text)
-    starts = [token.map[0] for token in tokens if token.level == 0 and token.map]
-    if not starts or starts[-1] == 0:
-        return "", text
-    lines = text.split("\n")
-    return "\n".join(lines[: starts[-1]]), "\n".join(lines[starts[-1] :])

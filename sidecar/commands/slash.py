@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..conversations import AgentMode, Conversation, Message, MessageStatus
 from ..interfaces import SearchResult
@@ -23,15 +23,16 @@ def run_command(chat: Chat, line: str) -> None:
     """Run a line that begins with one of `COMMANDS`."""
     name, _, rest = line.partition(" ")
     try:
-        COMMANDS[name][0](chat, rest.strip())
+        COMMANDS[name].run(chat, rest.strip())
     except UsageError as error:
         chat.screen.error(error.message, error.hint)
+    chat.screen.line()
 
 
 def show_help(chat: Chat, _: str) -> None:
-    width = max(len(shown) for _, shown, _ in COMMANDS.values())
-    for _, shown, what in COMMANDS.values():
-        chat.screen.line(f"  {shown:<{width}}  {what}")
+    width = max(len(command.usage) for command in COMMANDS.values())
+    for command in COMMANDS.values():
+        chat.screen.line(f"  {command.usage:<{width}}  {command.what}")
     chat.screen.line("  A line that ends in \\ goes on in the next one.", "dim")
 
 
@@ -205,19 +206,27 @@ def last_unanswered(messages: tuple[Message, ...]) -> str | None:
     return next((m.message_id for m in messages if m.role == "user" and m.turn_id == turn), None)
 
 
-Command = Callable[["Chat", str], None]
+class Command(NamedTuple):
+    run: Callable[[Chat, str], None]
+    usage: str
+    what: str
 
-COMMANDS: Mapping[str, tuple[Command, str, str]] = {
-    "/help": (show_help, "/help", "this list"),
-    "/new": (new, "/new", "begin a new conversation"),
-    "/switch": (switch, "/switch [NUMBER|ID]", "list this folder's conversations, open one"),
-    "/search": (search, "/search WORDS", "find messages in all conversations"),
-    "/mode": (change_mode, "/mode [chat|build|feedback]", "show or change what the agent may do"),
-    "/retry": (retry, "/retry", "ask again what was stopped or failed"),
-    "/rename": (rename, "/rename TITLE", "call this conversation something else"),
-    "/export": (export, "/export [json|markdown] [FILE]", "write this conversation to a file"),
-    "/delete": (delete, "/delete", "remove this conversation for good"),
-    "/queue": (queue, "/queue", "what is waiting in this conversation"),
-    "/status": (status, "/status", "provider, store and agents"),
-    "/quit": (quit_, "/quit", "leave; everything is kept"),
+
+COMMANDS: Mapping[str, Command] = {
+    "/help": Command(show_help, "/help", "this list"),
+    "/new": Command(new, "/new", "begin a new conversation"),
+    "/switch": Command(switch, "/switch [NUMBER|ID]", "list this folder's conversations, open one"),
+    "/search": Command(search, "/search WORDS", "find messages in all conversations"),
+    "/mode": Command(
+        change_mode, "/mode [chat|build|feedback]", "show or change what the agent may do"
+    ),
+    "/retry": Command(retry, "/retry", "ask again what was stopped or failed"),
+    "/rename": Command(rename, "/rename TITLE", "call this conversation something else"),
+    "/export": Command(
+        export, "/export [json|markdown] [FILE]", "write this conversation to a file"
+    ),
+    "/delete": Command(delete, "/delete", "remove this conversation for good"),
+    "/queue": Command(queue, "/queue", "what is waiting in this conversation"),
+    "/status": Command(status, "/status", "provider, store and agents"),
+    "/quit": Command(quit_, "/quit", "leave; everything is kept"),
 }

@@ -15,10 +15,12 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from importlib.abc import Loader
 from importlib.util import find_spec, module_from_spec
 from types import CodeType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader  # at run time it would bring importlib.resources along
 
 _TESTED = frozenset({0x2C1ACE50})  # lsprotocol 2025.0.0
 """Checksums of each `lsprotocol/types.py` that `_STATEMENT` is known to cut up correctly."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -472,6 +473,7 @@ class NativeFace:
         found = tuple(problems(config))
         return wire.Status(
             version=__version__,
+            pid=os.getpid(),
             uptime_ms=round((time.monotonic() - self._started) * 1000),
             store=await self._store.status(),
             provider=wire.ProviderStatus(

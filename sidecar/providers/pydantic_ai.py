@@ -115,10 +115,7 @@ class PydanticAIProvider:
                 async for event in response:
                     if delta := _delta(event):
                         yield delta
-                reply = response.get()
-                ending = _ending(reply)
-                transcripts.remember(reply)
-                for last in ending:
+                for last in _ending(transcripts.adopt(response.get())):
                     yield last
         except Exception as error:  # noqa: BLE001  # whatever a library raises
             is_answered = call is not None and call.is_answered

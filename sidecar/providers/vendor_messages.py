@@ -2,13 +2,14 @@
 
 A transcript becomes requests and responses in turn: text and tool calls are the model's, prompts,
 tool results and steering are ours. What a model has thought is not sent back, except within a
-reply that we still have as the vendor gave it (`Transcripts.remember`).
+reply that we still have as the vendor gave it (`Transcripts.adopt`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from uuid import uuid4
 
 from pydantic_ai import messages as vendor
 from pydantic_ai.models import ModelRequestParameters
@@ -37,8 +38,8 @@ UNKNOWN_OUTCOME = (
 OPENING = "(The beginning of this conversation is not shown.)"
 GO_ON = "Go on."
 """The two places where a transcript would begin or end with the model's own words."""
-REPLIES_KEPT = 64
-"""Replies with tool calls that are remembered as they came; older ones are rebuilt from text."""
+CALLS_KEPT = 256
+"""Calls whose replies are remembered as they came; the replies of older ones are rebuilt."""
 
 Transcript = list[vendor.ModelMessage]
 
@@ -75,13 +76,20 @@ class Transcripts:
         transcript[-1] = vendor.ModelRequest(last.parts, instructions=instructions)
         return transcript
 
-    def remember(self, response: vendor.ModelResponse) -> None:
-        """Keep a reply that asks for tools. Some vendors sign such a reply, or want its thinking
-        back, and refuse the results of calls that come without."""
-        for call in response.tool_calls:
-            self._replies[call.tool_call_id] = response
-        while len(self._replies) > REPLIES_KEPT:
+    def adopt(self, reply: vendor.ModelResponse) -> vendor.ModelResponse:
+        """Keep a reply that asks for tools: some vendors sign such a reply, or want its thinking
+        back, and refuse results without. Ids of calls that were seen before are replaced: some
+        servers count them anew in every answer."""
+        seen = set(self._replies)
+        for part in reply.parts:
+            if isinstance(part, vendor.ToolCallPart):
+                if not part.tool_call_id or part.tool_call_id in seen:
+                    part.tool_call_id = f"call_{uuid4().hex}"
+                seen.add(part.tool_call_id)
+                self._replies[part.tool_call_id] = reply
+        while len(self._replies) > CALLS_KEPT:
             del self._replies[next(iter(self._replies))]
+        return reply
 
     def _message(self, message: Message) -> Transcript:
         if message.role == "user":

@@ -59,7 +59,8 @@ def unindex(conn: sqlite3.Connection, messages: Sequence[int]) -> None:
 def search(
     conn: sqlite3.Connection, query: str, conversation_id: str | None, limit: int
 ) -> SearchResult:
-    terms = _terms(query)
+    """The newest messages with these words; where they are not enough, the last word may be the
+    beginning of one. In a large store a beginning takes a hundred times as long as a word."""
     where, params = "", []
     if conversation_id is not None:
         row = get_conversation(conn, conversation_id)
@@ -68,8 +69,17 @@ def search(
         ).fetchone()
         where = "AND f.rowid BETWEEN ? AND ? AND m.conversation = ?"
         params = [low, high, row.key]
-    if not terms:
-        return SearchResult(hits=())
+    hits: tuple[SearchHit, ...] = ()
+    for terms in _terms(query):
+        hits = _newest(conn, terms, where, params, limit)
+        if len(hits) == limit:
+            break
+    return SearchResult(hits=hits)
+
+
+def _newest(
+    conn: sqlite3.Connection, terms: str, where: str, params: Sequence[int], limit: int
+) -> tuple[SearchHit, ...]:
     rows = conn.execute(
         f"""
         SELECT c.id, c.title, m.id, m.role, snippet(messages_fts, 0, char(2), char(3), '…', 24),
@@ -81,25 +91,26 @@ def search(
         """,
         (terms, *params, limit),
     )
-    return SearchResult(
-        hits=tuple(
-            SearchHit(
-                conversation_id=conversation,
-                title=title,
-                message_id=unpack_id(message),
-                role=role,
-                snippet=snippet,
-                created_at=created_at,
-            )
-            for conversation, title, message, role, snippet, created_at in rows
+    return tuple(
+        SearchHit(
+            conversation_id=conversation,
+            title=title,
+            message_id=unpack_id(message),
+            role=role,
+            snippet=snippet,
+            created_at=created_at,
         )
+        for conversation, title, message, role, snippet, created_at in rows
     )
 
 
-def _terms(query: str) -> str:
-    """What the user typed as quoted words, the last one as a beginning: never as syntax."""
+def _terms(query: str) -> Sequence[str]:
+    """What the user typed as quoted words, never as syntax; then with the last one as a
+    beginning."""
     words = [
         word for word in query.replace("\0", " ").split() if any(char.isalnum() for char in word)
     ]
+    if not words:
+        return ()
     quoted = " ".join('"' + word.replace('"', '""') + '"' for word in words)
-    return quoted + "*" if words and len(words[-1]) >= MIN_PREFIX else quoted
+    return (quoted,) if len(words[-1]) < MIN_PREFIX else (quoted, quoted + "*")

@@ -377,6 +377,7 @@ class ProviderStatus(Params, frozen=True, kw_only=True):
 
 class Status(Params, frozen=True, kw_only=True):
     version: str
+    pid: int
     uptime_ms: int
     store: StoreStatus
     provider: ProviderStatus

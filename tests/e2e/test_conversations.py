@@ -832,9 +832,12 @@ class Reader:
     def read(self, client: RawClient, until: int) -> None:
         """Apply what arrived before the frame `until`."""
         for message in client.frames[self._read : until]:
-            if message.get("method") == "conversation/event":
-                if message["params"]["conversationId"] == self.conversation_id:
-                    self.apply(message["params"])
+            params = message.get("params") or {}
+            if (message.get("method"), params.get("conversationId")) == (
+                "conversation/event",
+                self.conversation_id,
+            ):
+                self.apply(params)
         self._read = until
 
     def skip(self, until: int) -> None:
@@ -862,6 +865,9 @@ class Reader:
                 assert self.messages[event["messageId"]] == whole, "streamed is not stored"
                 self.open.remove(event["messageId"])
             self.messages[event["messageId"]] = whole
+        elif kind in ("toolStarted", "toolFinished"):
+            parts = self.messages[event["messageId"]]
+            parts[event["part"] : event["part"] + 1] = [part_of(event)]
         elif kind == "turnEnded":
             self.ended += 1
 
@@ -888,6 +894,15 @@ class Reader:
 
     def transcript(self) -> list[tuple[str, list[Message]]]:
         return list(self.messages.items())
+
+
+def part_of(event: Message) -> Message:
+    """The part that a tool's event stands for."""
+    if event["type"] == "toolStarted":
+        names = {"kind": "toolCall", "name": event["name"]}
+        return names | {"toolCallId": event["toolCallId"], "arguments": event.get("arguments", {})}
+    part = {"kind": "toolResult", "toolCallId": event["toolCallId"], "content": event["content"]}
+    return part | ({"isError": True} if event.get("isError") else {})
 
 
 def stored(client: RawClient, conversation_id: str) -> list[tuple[str, list[Message]]]:
@@ -1002,6 +1017,7 @@ def filled(spawn: Spawn, conversations: int = 3) -> str:
     for number in range(conversations):
         new(client, conversationId=f"c{number}")
         say(client, f"c{number}", f"echo text {number} " + "word " * 500)
+    assert client.call("conversation/search", {"query": "word"})["hits"]
     assert client.shut_down() == 0
     return str(ready["storeId"])
 
@@ -1205,8 +1221,7 @@ def test_a_disk_that_is_full_from_the_start_is_said(spawn: Spawn, small_disk: Pa
 def test_a_result_too_large_for_a_message_goes_to_a_path(client: RawClient, tmp_path: Path) -> None:
     c = new(client)
     for _ in range(2):
-        params = {"conversationId": c, "input": "fail UNAUTHORIZED " + "x" * 5_000_000}
-        client.error("message/send", params)
+        say(client, c, "x" * 2_500_000)
     error = client.error("conversation/export", {"conversationId": c})
     assert error["data"]["type"] == "LOAD_FAILED"
     assert "path" in error["data"]["hint"]

@@ -202,7 +202,7 @@ def test_a_remembered_reply_replaces_what_was_kept_of_it() -> None:
         ]
     )
     transcripts = Transcripts()
-    transcripts.remember(reply)
+    transcripts.adopt(reply)
     steps = (text("I look."), call("c1"), result("c1"), call("c2"), result("c2"), text("So."))
     transcript = transcripts.of(asking(steps=(*steps, SteeringPart(text="And b?"))))
     assert transcript[1] is reply
@@ -216,7 +216,7 @@ def test_a_remembered_reply_replaces_what_was_kept_of_it() -> None:
 def test_a_remembered_call_that_was_never_made_gets_a_result_too() -> None:
     calls = [vendor.ToolCallPart("read_file", {}, id) for id in ("c1", "c2")]
     transcripts = Transcripts()
-    transcripts.remember(vendor.ModelResponse(calls))
+    transcripts.adopt(vendor.ModelResponse(calls))
     transcript = transcripts.of(asking(steps=(call("c1"), result("c1"))))
     assert shown(transcript)[2:] == [f"user: result c1 text | result c2 {UNKNOWN_OUTCOME}"]
 
@@ -224,11 +224,26 @@ def test_a_remembered_call_that_was_never_made_gets_a_result_too() -> None:
 def test_old_replies_are_forgotten() -> None:
     transcripts = Transcripts()
     replies = [
-        vendor.ModelResponse([vendor.ToolCallPart("read_file", {}, f"c{n}")]) for n in range(200)
+        vendor.ModelResponse([vendor.ToolCallPart("read_file", {}, f"c{n}")]) for n in range(500)
     ]
     for reply in replies:
-        transcripts.remember(reply)
+        transcripts.adopt(reply)
     old = transcripts.of(asking(steps=(call("c0"), result("c0"))))
-    new = transcripts.of(asking(steps=(call("c199"), result("c199"))))
+    new = transcripts.of(asking(steps=(call("c499"), result("c499"))))
     assert old[1] is not replies[0]
-    assert new[1] is replies[199]
+    assert new[1] is replies[499]
+
+
+def test_ids_that_a_server_gives_twice_are_told_apart() -> None:
+    transcripts = Transcripts()
+    replies = [
+        transcripts.adopt(vendor.ModelResponse([vendor.ToolCallPart("read_file", {}, id)]))
+        for id in ("0", "0", "")
+    ]
+    first, second, third = (reply.tool_calls[0].tool_call_id for reply in replies)
+    assert first == "0"
+    assert len({first, second, third, ""}) == 4
+    steps = (call(first), result(first), call(second), result(second), call(third), result(third))
+    transcript = transcripts.of(asking(steps=steps))
+    assert transcript[1::2] == replies
+    assert shown(transcript)[2::2] == [f"user: result {id} text" for id in (first, second, third)]
