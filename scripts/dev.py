@@ -113,10 +113,14 @@ def install_node():
 def find_python():
     for name in (sys.executable, "python3.13", "python3.12", "python3.11", "python3", "python"):
         path = shutil.which(name)
-        if path and subprocess.call(
-            [path, "-c", f"import sys, venv, ensurepip; sys.exit(sys.version_info < {NEEDED})"],
-            stderr=subprocess.DEVNULL,
-        ) == 0:
+        if (
+            path
+            and subprocess.call(
+                [path, "-c", f"import sys, venv, ensurepip; sys.exit(sys.version_info < {NEEDED})"],
+                stderr=subprocess.DEVNULL,
+            )
+            == 0
+        ):
             return path
     sys.exit(f"Python {NEEDED[0]}.{NEEDED[1]} or newer with venv is needed; install it first.")
 

@@ -111,9 +111,14 @@ class Agent:
         """There may be work in the queue."""
         self._wake.set()
 
-    def cancel_turn(self, reason: StopReason = StopReason.CANCELLED) -> bool:
-        """Stop the running turn, if there is one; its end is committed by the lifetime task."""
-        if self._turn_scope is None:
+    def cancel_turn(
+        self, reason: StopReason = StopReason.CANCELLED, *, of: str | None = None
+    ) -> bool:
+        """Stop the running turn, if there is one (and it is that of the prompt `of`); its end is
+        committed by the lifetime task."""
+        if self._turn_scope is None or self.turn is None:
+            return False
+        if of is not None and self.turn.started.entry.message_id != of:
             return False
         self._turn_end = reason
         self._turn_scope.cancel()
@@ -231,7 +236,13 @@ class Agent:
             store=store,
             flusher=self._host.flusher,
         )
-        outcome = await self._run_turn(self.turn, reply)
+        try:
+            outcome = await self._run_turn(self.turn, reply)
+        except anyio.get_cancelled_exc_class():
+            # Given up while the prompt was being taken up: nobody else knows of this turn.
+            with anyio.CancelScope(shield=True):
+                await self._commit_end(started, self.turn.outcome(self._turn_end))
+            raise
         await self._commit_end(started, outcome)
         self._remember(started, outcome)
         self.touch()

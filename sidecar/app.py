@@ -34,7 +34,7 @@ def serve(args: list[str], *, face: str) -> int:
         return 2
     try:
         from . import serving
-    except Exception as error:  # whatever keeps us from starting, the editor is told
+    except Exception as error:  # noqa: BLE001  # whatever it is, the editor is told
         sys.stderr.write(f"agent-sidecar could not load: {error!r}\n")
         return refuse_all(handover, f"It could not be loaded ({type(error).__name__}).")
     _leave(serving.run(handover, stdout, store or None))

@@ -341,6 +341,10 @@ class ConversationStore(Protocol):
         """Finished messages that hold all words of `query`, newest first."""
         ...
 
+    async def index_pending(self) -> None:
+        """Bring the search index up to date; `search` does it too."""
+        ...
+
     async def export(self, conversation_id: str, reason: str | None) -> ConversationExport: ...
     async def import_(
         self,

@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 FINAL = frozenset({"disposed", "disposed with all", "deleted", "shutdown", OWNED_ELSEWHERE})
 """Reasons to close an agent after which its queue waits for the user."""
+INDEX_DELAY = 2.0
+"""Seconds after the end of a turn: what is searched for at once is indexed by the search."""
 SLOW_SWITCH_MS = 500
 """Seed 003: a switch that takes longer is logged as a warning."""
 
@@ -109,6 +111,7 @@ class AgentManager:
         self._follower = self._make_follower()
         self._moved: dict[str, Agent] = {}
         self._news = anyio.Event()
+        self._to_index = anyio.Event()
         journal.listen(self._on_event)
 
     @property
@@ -122,6 +125,7 @@ class AgentManager:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.flusher.run, name="flusher")
             tasks.start_soon(self._announce, name="agent states")
+            tasks.start_soon(self._index, name="search index")
             tasks.start_soon(self.pool.run, name="pool")
             if self._follower is not None:
                 tasks.start_soon(self._follower.run, name="follower")
@@ -352,10 +356,8 @@ class AgentManager:
         result = await self.store.cancel_entry(message_id)
         if result is None:
             agent = self.registry.get(conversation_id)
-            turn = agent.turn if agent else None
-            if agent and turn and turn.started.entry.message_id == message_id:
-                agent.cancel_turn()
-            elif self._follower:
+            is_ours = agent is not None and agent.cancel_turn(of=message_id)
+            if not is_ours and self._follower is not None:
                 await self.store.request_cancel(conversation_id)
         return result
 
@@ -558,6 +560,7 @@ class AgentManager:
     def _on_event(self, event: DurableEvent) -> None:
         agent = self.registry.get(event.conversation_id)
         if isinstance(event, TurnEnded):
+            self._to_index.set()
             self.waiters.settle(
                 TurnResult(
                     message_id=event.message_id,
@@ -575,8 +578,7 @@ class AgentManager:
         elif isinstance(event, Rewound):
             agent.forget_history()
         elif isinstance(event, QueueChanged) and event.reason == CANCEL_REQUESTED:
-            if agent.turn and agent.turn.started.entry.message_id == event.message_id:
-                agent.cancel_turn()
+            agent.cancel_turn(of=event.message_id)
         self._agent_moved(agent)
 
     def _agent_moved(self, agent: Agent) -> None:
@@ -635,6 +637,17 @@ class AgentManager:
                 else:
                     if info is not None:
                         self.on_state(info)
+
+    async def _index(self) -> None:
+        """Bring finished messages into the search index, a while after turns have ended."""
+        while True:
+            await self._to_index.wait()
+            self._to_index = anyio.Event()
+            await anyio.sleep(INDEX_DELAY)
+            try:
+                await self.store.index_pending()
+            except AgentError as error:
+                logger.warning("messages could not be indexed", extra={"cause": error.message})
 
     async def _answer_agent(self, started: StartedTurn, outcome: TurnOutcome) -> None:
         if (answer := answer_to(started, outcome)) is None:

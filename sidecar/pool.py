@@ -116,7 +116,7 @@ class AgentPool:
                 else:
                     await self.registry.changed.wait()
         raise LimitReached(
-            f"All {self.registry.limit} agents are busy.",
+            f"No agent came free: {len(self.registry)} of {self.registry.limit} are in use.",
             conversation_id=conversation.conversation_id,
             hint="Try again when a turn has ended, or raise maxActiveAgents.",
         )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from . import log, paths
@@ -35,7 +36,7 @@ from .faces.stdio import reader_of, room_in
 from .interfaces import ModelProvider, Tool
 from .journal import Journal
 from .manager import AgentManager
-from .settings import Config, patched
+from .settings import Config, patched, problems
 from .stores.sqlite import SqliteStore
 from .wire import methods as wire
 from .wire.frames import Frame, FrameParser
@@ -144,6 +145,7 @@ class Serving:
                     if line:
                         self._show(line)
                 tasks.start_soon(self._tell_changes, store, connection, name="changes")
+                tasks.start_soon(warm_up, config, name="warm-up")
                 await self._over.wait()
                 await self._linger(manager)
                 tasks.cancel_scope.cancel()
@@ -351,6 +353,18 @@ def make_provider(store: SqliteStore, config: Config) -> ModelProvider:
             return make(config)
         case other:
             raise InitializationFailed(f"There is no provider '{other}'.")
+
+
+async def warm_up(config: Config) -> None:
+    """Import the vendor's libraries while nobody waits for them."""
+    if config.settings.provider in ("offline", "scripted") or problems(config):
+        return
+    from .providers.pydantic_ai import make
+
+    try:
+        await anyio.to_thread.run_sync(make(config).warm_up, abandon_on_cancel=True)
+    except AgentError as error:
+        logger.warning("the provider cannot be used", extra={"cause": error.message})
 
 
 async def product_status(store: SqliteStore) -> str:

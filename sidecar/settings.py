@@ -62,16 +62,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Everything that can be set, with its default. Durations in milliseconds."""
 
     provider: Annotated[ProviderName, CRITICAL] = "offline"
-    gemini_model: Annotated[Text, CRITICAL] = "gemini-2.5-flash"
+    gemini_model: Annotated[Text, CRITICAL] = "gemini-3.8-flash"
     gemini_base_url: Annotated[Text, CRITICAL] = ""
-    bedrock_model: Annotated[Text, CRITICAL] = "anthropic.claude-sonnet-4-20250514-v1:0"
+    bedrock_model: Annotated[Text, CRITICAL] = "global.anthropic.claude-sonnet-5-5"
     bedrock_base_url: Annotated[Text, CRITICAL] = ""
     aws_region: Annotated[Text, CRITICAL] = "us-east-1"
     aws_profile: Annotated[Text, CRITICAL] = ""
     aws_use_profile: Annotated[bool, CRITICAL] = False
-    anthropic_model: Annotated[Text, CRITICAL] = "claude-sonnet-4-5"
+    anthropic_model: Annotated[Text, CRITICAL] = "claude-sonnet-5-5"
     anthropic_base_url: Annotated[Text, CRITICAL] = ""
-    openai_model: Annotated[Text, CRITICAL] = "gpt-4.1-mini"
+    openai_model: Annotated[Text, CRITICAL] = "gpt-5.4-mini"
     openai_base_url: Annotated[Text, CRITICAL] = ""
     """Any server that speaks the OpenAI wire: Ollama, llama.cpp, vLLM, a gateway."""
     script: Annotated[list[dict[str, Any]], CRITICAL] = []

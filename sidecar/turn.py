@@ -9,7 +9,9 @@ from contextlib import aclosing
 from .conversations import (
     AgentMode,
     Message,
+    MessageSettings,
     MessageStatus,
+    Prompt,
     QueueState,
     SteeringPart,
     StopReason,
@@ -121,6 +123,7 @@ class Turn:
 
     async def steer(self, text: str) -> None:
         """Let the model read `text` before its next step; one more step is made if needed."""
+        await self._flusher.flush((self.reply,))
         index = self.reply.add(SteeringPart(text=text))
         self._steered = True
         entry = self.started.entry
@@ -183,7 +186,16 @@ class Turn:
             prompt=prompt,
             steps=self.reply.parts,
             tools=[tool.spec for tool in self._tools.values()],
-            settings=prompt.settings,
+            settings=self._settings_for(prompt),
+        )
+
+    def _settings_for(self, prompt: Prompt) -> MessageSettings:
+        """The message's own settings, and the process's where it has none."""
+        own = prompt.settings or MessageSettings()
+        general = self._settings
+        return MessageSettings(
+            temperature=general.temperature if own.temperature is None else own.temperature,
+            max_output_tokens=own.max_output_tokens or general.max_output_tokens,
         )
 
     async def _run_tool(self, call: ToolCall) -> None:

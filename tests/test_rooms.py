@@ -14,7 +14,8 @@ from tests.requirements import proves
 ROOT = Path(sidecar.__file__).parent
 ROOMS = {p.name for p in ROOT.iterdir() if p.is_dir() and (p / "__init__.py").exists()}
 KNOW_EVERYONE = {"app", "serving", "__main__"}
-SHARED = {("faces", "wire"), ("client", "wire"), ("commands", "client")}
+# `commands` are typed clients: they call the client with the params of the wire.
+SHARED = {("faces", "wire"), ("client", "wire"), ("commands", "client"), ("commands", "wire")}
 FILES = sorted(p for p in ROOT.rglob("*.py"))
 
 

@@ -804,11 +804,11 @@ export interface SetMode {
 export interface Settings {
   /** @default "offline" */
   provider?: "anthropic" | "bedrock" | "gemini" | "offline" | "openai" | "scripted";
-  /** @default "gemini-2.5-flash" */
+  /** @default "gemini-3.8-flash" */
   geminiModel?: string;
   /** @default "" */
   geminiBaseUrl?: string;
-  /** @default "anthropic.claude-sonnet-4-20250514-v1:0" */
+  /** @default "global.anthropic.claude-sonnet-5-5" */
   bedrockModel?: string;
   /** @default "" */
   bedrockBaseUrl?: string;
@@ -818,11 +818,11 @@ export interface Settings {
   awsProfile?: string;
   /** @default false */
   awsUseProfile?: boolean;
-  /** @default "claude-sonnet-4-5" */
+  /** @default "claude-sonnet-5-5" */
   anthropicModel?: string;
   /** @default "" */
   anthropicBaseUrl?: string;
-  /** @default "gpt-4.1-mini" */
+  /** @default "gpt-5.4-mini" */
   openaiModel?: string;
   /**
    * Any server that speaks the OpenAI wire: Ollama, llama.cpp, vLLM, a gateway.

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
+
 from .. import __version__
-from ..client import Call, SidecarDied
+from ..client import SidecarDied
 from ..conversations import (
     AgentMode,
     Conversation,
@@ -17,10 +19,9 @@ from ..conversations import (
     MessageStatus,
     QueueState,
     Receipt,
-    TurnResult,
 )
 from ..errors import AgentError
-from ..events import Missing, TurnQueued
+from ..events import Missing, ModeChanged, TitleChanged, TurnEnded, TurnQueued
 from ..ids import new_id
 from ..wire.methods import Status
 from .config import Options, add_options, options_from
@@ -88,6 +89,7 @@ class Chat:
         self._open = ExitStack()
         self._shown: dict[str, Progress] = {}
         self._own_keys: set[str] = set()
+        self._ends: list[TurnEnded] = []
         self._typed: set[str] = set()
         """Messages that stand on the screen because they were typed there."""
 
@@ -99,7 +101,7 @@ class Chat:
         while not self.is_over:
             try:
                 self.show_news()
-                text = read_message(self.screen.prompt(), self.screen.prompt(more=True))
+                text = read_message(self._prompt(), self.screen.prompt("…"))
             except EOFError:
                 break
             except KeyboardInterrupt:
@@ -113,6 +115,9 @@ class Chat:
         if sys.stdin.isatty():
             self.screen.line("Bye. The conversation is kept.", "dim")
         return 0
+
+    def _prompt(self) -> str:
+        return self.screen.prompt("" if self.mode is AgentMode.CHAT else self.mode)
 
     def take(self, text: str) -> None:
         from .slash import COMMANDS, run_command
@@ -144,6 +149,7 @@ class Chat:
             while self._changed(0):
                 pass
             self._show_messages()
+            self._say_ends()
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -163,7 +169,8 @@ class Chat:
             request_key=key,
         )
         self._watch(lambda: call.done, lambda: self.session.cancel(call))
-        self._say_end(call)
+        if not self._say_ends():
+            self.session.result(call)  # raises why there was no turn
 
     def retry(self, message_id: str) -> None:
         receipt: Receipt = self.session.call("message/retry", message_id=message_id)
@@ -173,6 +180,7 @@ class Chat:
     def watch_queue(self) -> None:
         """Show what runs in this conversation until nothing does."""
         self._watch(lambda: not self.is_busy(), self._cancel_turn)
+        self._say_ends()
 
     def is_busy(self) -> bool:
         assert self.conversation is not None
@@ -201,10 +209,16 @@ class Chat:
                     stopping = True
                     stop()
 
-    def _say_end(self, call: Call) -> None:
-        result: TurnResult = self.session.result(call)
-        if note := ENDINGS.get(result.stop_reason):
-            self.screen.line(note, "yellow")
+    def _say_ends(self) -> bool:
+        """How the turns ended that were watched, where that is worth saying. False: none did."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            if end.error is not None:
+                self.screen.error(*error_lines(end.error))
+            elif note := ENDINGS.get(end.stop_reason):
+                self.screen.line(note, "yellow")
+            self.screen.gap()
+        return bool(ends)
 
     def _cancel_turn(self) -> None:
         assert self.conversation is not None
@@ -215,11 +229,21 @@ class Chat:
         for change in changes:
             if isinstance(change, TurnQueued) and change.request_key in self._own_keys:
                 self._typed.add(change.message_id)
+            elif isinstance(change, TitleChanged | ModeChanged):
+                self._note(change)
+            elif isinstance(change, TurnEnded):
+                self._ends.append(change)
             elif isinstance(change, Missing):
                 self.screen.line("This conversation was deleted.", "yellow")
                 self.leave()
                 return False
         return bool(changes)
+
+    def _note(self, change: TitleChanged | ModeChanged) -> None:
+        if isinstance(change, ModeChanged):
+            self.mode = change.mode
+        elif self.conversation is not None:
+            self.conversation = msgspec.structs.replace(self.conversation, title=change.title)
 
     def _growing(self) -> Message | None:
         last = self.messages[-1] if self.messages else None
@@ -236,7 +260,8 @@ class Chat:
         if message.role == "user":
             progress.is_over = True
             if message.message_id not in self._typed:
-                self.screen.line(f"{self.screen.mark} {message.text}\n", "bold")
+                self.screen.line(f"{self.screen.mark} {message.text}", "bold")
+                self.screen.gap()
             return
         for piece in progress.news(message):
             self.screen.show(piece)
@@ -280,10 +305,14 @@ class Chat:
         self._follow(conversation)
         when = ago(conversation.updated_at)
         title = conversation.title or "Untitled"
-        self.screen.line(
-            f"\n── {title} · {counted(conversation.message_count, 'message')} · {when} ──", "cyan"
-        )
+        count = counted(conversation.message_count, "message")
+        self.screen.gap()
+        self.screen.line(f"── {title} · {count} · {when} ──", "cyan")
         finished = [m for m in self.messages if m.status is not MessageStatus.STREAMING]
+        unfinished = len(self.messages) - len(finished)
+        shown = len(finished[-SHOWN_AT_START:])
+        if (earlier := conversation.message_count - unfinished - shown) > 0:
+            self.screen.line(f"… {counted(earlier, 'earlier message')}", "dim")
         for message in finished[-SHOWN_AT_START:]:
             self.print_message(message)
         for message in finished:

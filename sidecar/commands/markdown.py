@@ -62,5 +62,7 @@ class Trimmed:
         if filled:
             lines = lines[filled[0] : filled[-1] + 1]
         for line in lines if self._height is None else lines[-max(self._height, 1) :]:
+            while line and not line[-1].text.strip():  # who copies it wants no padding
+                line.pop()
             yield from line
             yield Segment.line()

@@ -78,3 +78,27 @@ def _read_line(mark: str) -> str:
     if not line:
         raise EOFError
     return line.removesuffix("\n")
+
+
+@contextmanager
+def silent_keyboard() -> Iterator[None]:
+    """What is typed while an answer is drawn is not echoed into it; it is there for the next
+    line. Ctrl-C works as ever."""
+    try:
+        import termios
+    except ImportError:  # Windows: its console echoes only what is read
+        yield
+        return
+    keyboard = sys.stdin.fileno()
+    try:
+        before = termios.tcgetattr(keyboard)
+    except termios.error:  # not a terminal
+        yield
+        return
+    silent = [*before]
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(keyboard, termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)

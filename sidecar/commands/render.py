@@ -16,6 +16,7 @@ from ..conversations import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    TurnError,
 )
 from ..errors import AgentError
 
@@ -202,7 +203,7 @@ STATUS_NOTES: Mapping[MessageStatus, str] = {
 }
 
 
-def error_lines(error: AgentError) -> tuple[str, str | None]:
+def error_lines(error: AgentError | TurnError) -> tuple[str, str | None]:
     """What went wrong, and what to do next."""
     message = printable(error.message)
     if error.attempts and error.attempts > 1:

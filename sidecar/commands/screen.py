@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from .markdown import markdown, split_blocks
+from .prompt import silent_keyboard
 from .render import (
     Piece,
     Steered,
@@ -47,10 +48,17 @@ class Screen:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._is_gap = True
 
     def line(self, text: str = "", style: str = "") -> None:
         """A line of ours. `style` is a hint for screens that have any."""
         print(printable(text), file=self._out, flush=True)
+        self._is_gap = not text
+
+    def gap(self) -> None:
+        """An empty line, unless there is one already."""
+        if not self._is_gap:
+            self.line()
 
     def error(self, message: str, hint: str | None = None) -> None:
         self.line(f"Error: {message}", "red")
@@ -73,6 +81,7 @@ class Screen:
                 self._out.flush()
             case WordsEnd():
                 self.line()
+                self._is_gap = False
             case ToolUse():
                 self.line(f"[{tool_line(piece)}]")
             case Steered():
@@ -81,9 +90,10 @@ class Screen:
     def tick(self, activity: str) -> None:
         """Time has passed; `activity` is what the turn is at."""
 
-    def prompt(self, *, more: bool = False) -> str:
-        """What a line of input begins with; `more` for the second line of a message."""
-        return "" if not sys.stdin.isatty() else ". " if more else f"{self.mark} "
+    def prompt(self, label: str = "") -> str:
+        """What a line of input begins with."""
+        self._is_gap = False
+        return f"{label} {self.mark} ".lstrip() if sys.stdin.isatty() else ""
 
 
 class TerminalScreen(Screen):
@@ -94,6 +104,7 @@ class TerminalScreen(Screen):
         from rich.console import Console
         from rich.theme import Theme
 
+        super().__init__(sys.stdout)
         theme = Theme({"markdown.code": "bold cyan", "markdown.h1": "bold underline"})
         self._console: Console = Console(highlight=False, theme=theme)
         self._live: Live | None = None
@@ -108,6 +119,7 @@ class TerminalScreen(Screen):
         from rich.text import Text
 
         self._console.print(Text(printable(text), style=style))
+        self._is_gap = not text
 
     def error(self, message: str, hint: str | None = None) -> None:
         self.line(message, "red")
@@ -129,15 +141,16 @@ class TerminalScreen(Screen):
 
         self._spinner = Spinner(self._spinner_name, style="cyan")
         self._begun_at = self._quiet_since = time.monotonic()
-        self._console.print()
-        with Live(
+        self.gap()
+        live = Live(
             console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop"
-        ) as self._live:
+        )
+        with silent_keyboard(), live:
+            self._live = live
             try:
                 yield
             finally:
                 self._finish_words()
-                self._live.update("", refresh=True)
                 self._live = None
 
     def show(self, piece: Piece) -> None:
@@ -147,9 +160,11 @@ class TerminalScreen(Screen):
             return
         self._finish_words()
         if isinstance(piece, ToolUse):
-            self.line(f"  {tool_line(piece)}\n".replace("→", self._arrow), "dim")
+            self.line(f"  {tool_line(piece)}".replace("→", self._arrow), "dim")
+            self.gap()
         elif isinstance(piece, Steered):
-            self.line(f"{self.mark} {piece.text}\n", "bold")
+            self.line(f"{self.mark} {piece.text}", "bold")
+            self.gap()
 
     def tick(self, activity: str) -> None:
         if self._live is None:
@@ -159,8 +174,8 @@ class TerminalScreen(Screen):
             self._print_blocks(finished)
         self._live.update(self._unfinished(activity), refresh=True)
 
-    def prompt(self, *, more: bool = False) -> str:
-        plain = super().prompt(more=more)
+    def prompt(self, label: str = "") -> str:
+        plain = super().prompt(label)
         if self._console.no_color or "readline" not in sys.modules or not plain:
             return plain
         # Between \001 and \002 stands what takes no room; readline counts the rest.
@@ -172,8 +187,11 @@ class TerminalScreen(Screen):
 
     def _print_blocks(self, text: str) -> None:
         if text.strip():
+            if self._live is not None:
+                self._live.update("")  # otherwise the same would be drawn again below it
             self._console.print(markdown(text))
-            self._console.print()
+            self._is_gap = False
+            self.gap()
 
     def _unfinished(self, activity: str) -> RenderableType:
         from rich.console import Group

@@ -26,7 +26,7 @@ def run_command(chat: Chat, line: str) -> None:
         COMMANDS[name].run(chat, rest.strip())
     except UsageError as error:
         chat.screen.error(error.message, error.hint)
-    chat.screen.line()
+    chat.screen.gap()
 
 
 def show_help(chat: Chat, _: str) -> None:

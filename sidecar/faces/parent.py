@@ -36,7 +36,7 @@ async def exit_of(pid: int) -> None:
 
 
 async def _poll(pid: int) -> None:
-    while is_alive(pid):
+    while is_alive(pid):  # noqa: ASYNC110  # there is no event to wait for
         await anyio.sleep(POLL_SECONDS)
 
 
