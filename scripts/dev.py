@@ -65,6 +65,7 @@ def check(args):
 def schemas(args):
     install("llm,test")
     step("schemas", [str(PYTHON), "scripts/generate_schemas.py"])
+    step("requirements", [str(PYTHON), "-m", "tests.requirements"])
 
 
 def bench(args):

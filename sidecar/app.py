@@ -11,7 +11,10 @@ import sys
 
 TYPE_CHECKING = False  # importing typing costs more than it is worth here
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import NoReturn
+
+    from .stores.repair import Repaired
 
 USAGE = "usage: agent-sidecar serve [--store PATH]"
 
@@ -38,6 +41,13 @@ def serve(args: list[str], *, face: str) -> int:
         sys.stderr.write(f"agent-sidecar could not load: {error!r}\n")
         return refuse_all(handover, f"It could not be loaded ({type(error).__name__}).")
     _leave(serving.run(handover, stdout, store or None))
+
+
+def repair_store(path: Path) -> Repaired:
+    """Check the store and mend it; see `stores.repair`."""
+    from .stores.repair import repair
+
+    return repair(path)
 
 
 def _store_option(args: list[str]) -> str | None:

@@ -21,9 +21,13 @@ from .journal import Journal
 logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 0.1
-"""Seconds between looks. With the owner's flush, text is at most 300 ms behind (DESIGN, P8)."""
-LOOKS_PER_ROLL_CALL = 5
-"""How often it is checked that the owners of waiting work still live: twice a second."""
+"""Seconds between looks while other windows commit."""
+QUIET_INTERVAL = 0.25
+"""The same when nobody has committed for `QUIET_AFTER` looks: four looks a second are nothing
+that a battery would notice."""
+QUIET_AFTER = 20
+ROLL_CALL_INTERVAL = 0.5
+"""Seconds between checks that the owners of waiting work still live."""
 
 
 class Follower:
@@ -50,14 +54,15 @@ class Follower:
         self._streamed: dict[str, OpenPart] = {}
 
     async def run(self) -> None:
-        looks = 0
+        quiet = 0
         failing = False
+        next_roll_call = anyio.current_time()
         while True:
-            await anyio.sleep(LOOK_INTERVAL)
-            looks += 1
+            await anyio.sleep(LOOK_INTERVAL if quiet < QUIET_AFTER else QUIET_INTERVAL)
             try:
-                await self.look()
-                if looks % LOOKS_PER_ROLL_CALL == 0:
+                quiet = 0 if await self.look() else quiet + 1
+                if anyio.current_time() >= next_roll_call:
+                    next_roll_call = anyio.current_time() + ROLL_CALL_INTERVAL
                     await self.roll_call()
                 failing = False
             except AgentError as error:
@@ -65,11 +70,11 @@ class Follower:
                     failing = True
                     logger.warning("other windows cannot be seen", extra={"cause": error.message})
 
-    async def look(self) -> None:
-        """Bring in everything that was committed since the last look."""
+    async def look(self) -> bool:
+        """Bring in everything that was committed since the last look. False: nothing was."""
         changes = await self._store.changed_since(self._change_no)
         if changes is None:
-            return
+            return False
         self._change_no = changes.change_no
         for conversation in changes.conversations:
             if self._wants(conversation.conversation_id):
@@ -81,6 +86,7 @@ class Follower:
         for conversation_id in self._journal.followed():
             if not self._is_ours(conversation_id):
                 await self._bring_text(conversation_id)
+        return True
 
     async def roll_call(self) -> None:
         """Settle and take up what a dead owner left, if it concerns us."""

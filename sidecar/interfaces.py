@@ -6,7 +6,7 @@ Each has at least two implementations and one contract suite that runs over all 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from typing import Literal, Protocol
 
 import msgspec
@@ -232,6 +232,16 @@ class ConversationExport(msgspec.Struct, frozen=True, kw_only=True, rename="came
     queue: tuple[QueueEntry, ...] = ()
 
 
+class PrunedConversation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One that retention gives up. `bytes` is about what it takes in the store."""
+
+    conversation_id: str
+    title: str | None
+    put_away_at: int
+    """When it was archived or last changed, whichever is later."""
+    bytes: int
+
+
 CANCEL_REQUESTED = "cancelRequested"
 """The reason of a `queueChanged` by which one window asks another to cancel its running turn."""
 
@@ -316,6 +326,19 @@ class ConversationStore(Protocol):
     async def archive(self, conversation_id: str, archived: bool) -> Conversation: ...
     async def delete(self, conversation_id: str) -> None:
         """Remove every row. Running or queued entries raise `InvalidState`."""
+        ...
+
+    async def prune(
+        self,
+        *,
+        before: int | None,
+        max_bytes: int | None,
+        in_use: Set[str] = frozenset(),
+        dry_run: bool,
+    ) -> Sequence[PrunedConversation]:
+        """Delete archived conversations, the one put away longest ago first: those put away
+        before `before`, and more until the store fits into `max_bytes`. Never one that waits,
+        runs, is owned by a living process or is `in_use`. Returns those (to be) deleted."""
         ...
 
     async def fork(

@@ -61,7 +61,7 @@ FINAL = frozenset({"disposed", "disposed with all", "deleted", "shutdown", OWNED
 INDEX_DELAY = 2.0
 """Seconds after the end of a turn: what is searched for at once is indexed by the search."""
 SLOW_SWITCH_MS = 500
-"""Seed 003: a switch that takes longer is logged as a warning."""
+"""S003-SWITCH: a switch that takes longer is logged as a warning."""
 
 
 class SettingsUpdate(msgspec.Struct, frozen=True):
@@ -152,7 +152,7 @@ class AgentManager:
         create: bool = True,
         request_key: str | None = None,
     ) -> AgentInfo:
-        """The conversation's live agent, made if there is none (seed 003, getOrCreateAgent).
+        """The conversation's live agent, made if there is none (S003-LIFECYCLE).
 
         Raises `NotFound` if the conversation is unknown and `create` is false, `LimitReached`
         when all agents stay busy for `agentWaitTimeout`, and otherwise `CreationFailed` or
@@ -312,7 +312,7 @@ class AgentManager:
         request_key: str | None = None,
         params_hash: bytes = b"",
     ) -> TurnResult:
-        """Store a prompt and wait until its turn has ended (seed 003, sendMessage).
+        """Store a prompt and wait until its turn has ended (S003-SEND).
 
         A repeat of a request key waits for the same end. Being cancelled here cancels what this
         call admitted and then returns how that ended. Raises the turn's own error if it failed.
@@ -460,7 +460,7 @@ class AgentManager:
     # ---- settings ----
 
     async def update_settings(self, new: Config, *, force: bool = False) -> SettingsUpdate:
-        """Apply settings; remake agents when a critical *value* changed (seed 003).
+        """Apply settings; remake agents when a critical *value* changed (S003-SETTINGS).
 
         Problems are found before anything is disposed, and then nothing is applied. Agents with
         a running turn are remade after it, unless `force`.

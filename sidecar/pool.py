@@ -27,7 +27,7 @@ from .settings import Config, problems
 logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 300.0
-"""Seconds between looks for idle agents (seed 003, Periodic Cleanup)."""
+"""Seconds between looks for idle agents (S003-RESOURCES)."""
 READER_PATIENCE = 4
 """An agent that somebody reads is kept this many times as long as one nobody reads."""
 SHUTDOWN_TIMEOUT = 4.0

@@ -17,7 +17,7 @@ from .journal import Journal
 logger = logging.getLogger(__name__)
 
 FLUSH_INTERVAL = 0.25
-"""Seconds that streamed text may be ahead of the store (DESIGN: 250 ms or 8 KiB)."""
+"""Seconds that streamed text may be ahead of the store, or `FLUSH_UNITS` of it."""
 FLUSH_UNITS = 8 * 1024
 RETRY_INTERVAL = 2.0
 """Seconds between attempts to store text while the store refuses."""

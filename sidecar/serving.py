@@ -13,8 +13,8 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from . import log, paths
+from . import log, paths, retention
 from .conversations import Conversation
 from .errors import AgentError, InitializationFailed
 from .faces.connection import Connection, encode, notification
@@ -33,6 +33,7 @@ from .faces.native import NativeFace
 from .faces.options import process_to_watch, read_initialize
 from .faces.parent import exit_of
 from .faces.stdio import reader_of, room_in
+from .faces.watchdog import Watchdog, editor_is_gone, leave_within, receive_signals
 from .interfaces import ModelProvider, Tool
 from .journal import Journal
 from .manager import AgentManager
@@ -52,7 +53,7 @@ CHANGES_INTERVAL = 0.05
 FLUSH_SECONDS = 1.0
 """How long the client gets to read what is left when we leave."""
 CLOSE_SECONDS = 5.0
-"""How long everything gets to end; after that we leave anyway (DESIGN, P7)."""
+"""How long everything gets to end; after that we leave anyway (P7)."""
 
 
 def run(handover: Handover, stdout: int, store: str | None) -> int:
@@ -103,11 +104,18 @@ class Serving:
             protocol.attach(tasks, writer.send)
             self._reader = reader_of(0, self._arrived, self._editor_gone)
             tasks.start_soon(self._receive, name="receiver")
-            tasks.start_soon(self._watch_signals, name="signals")
             tasks.start_soon(self._watch_exit, name="exit")
+            tasks.start_soon(self._watch_opening, name="opening")
             if (editor := process_to_watch(self._params)) is not None:
                 tasks.start_soon(self._watch_parent, editor, name="parent")
+            self._watch_signals()
+            watchdog = Watchdog(
+                on_stall=self._stalled,
+                is_alone=partial(editor_is_gone, 0, editor),
+                leave=partial(os._exit, 1),
+            )
             await self._serve(config)
+            watchdog.close()
             tasks.cancel_scope.cancel()
         writer.close(FLUSH_SECONDS)
         return protocol.exit_code if protocol.exit_code is not None else 0
@@ -129,6 +137,7 @@ class Serving:
         self._connection = connection
         manager.on_state = partial(connection.notify, "agent/state")
         manager.on_degraded = self._degraded
+        store.on_damage = self._show
         try:
             await self._settle_dead(store)
             async with manager.running(), anyio.create_task_group() as tasks:
@@ -146,6 +155,8 @@ class Serving:
                         self._show(line)
                 tasks.start_soon(self._tell_changes, store, connection, name="changes")
                 tasks.start_soon(warm_up, config, name="warm-up")
+                tasks.start_soon(store.keep_up, name="upkeep")
+                tasks.start_soon(retention.sweep, manager, name="retention")
                 await self._over.wait()
                 await self._linger(manager)
                 tasks.cancel_scope.cancel()
@@ -172,9 +183,14 @@ class Serving:
             roots=roots_of(self._params),
         )
 
-    def _secrets_in_use(self, initial: Config) -> list[str]:
-        config = self._manager.config if self._manager else initial
-        return config.secrets.revealed()
+    def _secrets_in_use(self, initial: Config) -> set[str]:
+        """Those of the settings, and of agents that still run with older ones. Also as they are
+        sent: a key that was pasted with a line break goes out without it."""
+        manager = self._manager
+        agents = [agent.config for agent in manager.registry] if manager else []
+        configs = [manager.config if manager else initial, *agents]
+        keys = {key for config in configs for key in config.secrets.revealed()}
+        return {used for key in keys for used in (key, key.strip()) if used}
 
     async def _linger(self, manager: AgentManager) -> None:
         """The editor is gone: let running turns end, up to `lingerTimeout`; then be quick."""
@@ -182,11 +198,11 @@ class Serving:
         if not self._in_a_hurry:
             with anyio.move_on_after(manager.config.settings.linger_timeout / 1000):
                 await manager.pool.quiet()
-        # What is acknowledged is committed: a provider or tool that does not stop must not keep
-        # the process alive.
-        deadline = threading.Timer(CLOSE_SECONDS, os._exit, (self._protocol.exit_code or 0,))
-        deadline.daemon = True
-        deadline.start()
+        self._leave_soon()
+
+    def _leave_soon(self) -> None:
+        """A provider or tool that does not stop must not keep the process alive."""
+        leave_within(CLOSE_SECONDS, lambda: self._protocol.exit_code or 0)
 
     async def _tell_changes(self, store: SqliteStore, connection: Connection) -> None:
         told = 0
@@ -291,14 +307,32 @@ class Serving:
         logger.warning("the editor ended", extra={"processId": pid})
         self._editor_gone()
 
-    async def _watch_signals(self) -> None:
+    async def _watch_opening(self) -> None:
+        """A store that another program holds takes a minute to give up; we have five seconds."""
+        await self._over.wait()
+        if not self._opened.is_set():
+            self._leave_soon()
+
+    def _stalled(self, task: str) -> None:
+        """Called on the watchdog's thread."""
+        self._show(f"The sidecar cannot answer: '{task}' keeps it busy and does not yield.")
+
+    def _watch_signals(self) -> None:
         if sys.platform == "win32":
             return  # Windows has no SIGTERM to catch; closing stdin is the way there
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for number in signals:
-                logger.info("signal", extra={"signal": number})
-                self._in_a_hurry = True
-                self._over.set()
+        loop = asyncio.get_running_loop()
+
+        def heard(number: int) -> None:
+            self._leave_soon()
+            with suppress(RuntimeError):  # the loop has ended; we are leaving already
+                loop.call_soon_threadsafe(self._take_signal, number)
+
+        receive_signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), heard)
+
+    def _take_signal(self, number: int) -> None:
+        logger.info("signal", extra={"signal": number})
+        self._in_a_hurry = True
+        self._over.set()
 
 
 # ---- what initialize says ------------------------------------------------------------------

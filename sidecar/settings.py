@@ -1,7 +1,7 @@
 """Settings and secrets of one process, and which of them an agent must be remade for.
 
 A field is critical when it is marked so below: changing its *value* means that running agents
-hold a provider made from the old one (the list is seed 003's, with the further providers').
+hold a provider made from the old one (the list is that of S003-CRITICAL, with the further providers').
 Secrets live in their own struct, in memory only, and show themselves to nobody by accident.
 """
 
@@ -58,6 +58,14 @@ class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Milliseconds before the second attempt; doubles with each further one."""
 
 
+class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What archived conversations are kept for; 0 is for ever. One in use is never given up."""
+
+    max_age_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    max_bytes: Annotated[int, Meta(ge=0)] = 0
+    """Of the whole store; the oldest archived conversations make room."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Everything that can be set, with its default. Durations in milliseconds."""
 
@@ -89,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How long getOrCreate and switch wait for a free agent before `LIMIT_REACHED`."""
     max_queue_length: Annotated[int, Meta(ge=1, le=100_000)] = 100
     retry: RetrySettings = RetrySettings()
+    retention: RetentionSettings = RetentionSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -161,7 +170,10 @@ def _patch_of(
 
 
 RetryPatch = _patch_of(RetrySettings, "RetryPatch", {})
-SettingsPatch = _patch_of(Settings, "SettingsPatch", {"retry": RetryPatch})
+RetentionPatch = _patch_of(RetentionSettings, "RetentionPatch", {})
+SettingsPatch = _patch_of(
+    Settings, "SettingsPatch", {"retry": RetryPatch, "retention": RetentionPatch}
+)
 SecretsPatch = _patch_of(
     Secrets, "SecretsPatch", dict.fromkeys(Secrets.__struct_fields__, Text | None)
 )
@@ -172,10 +184,11 @@ def patched(config: Config, settings: Any = UNSET, secrets: Any = UNSET) -> Conf
     new_settings, new_secrets = config.settings, config.secrets
     if settings is not UNSET and settings is not None:
         changes = _given(settings)
-        if "retry" in changes:
-            changes["retry"] = msgspec.structs.replace(
-                new_settings.retry, **_given(changes["retry"])
-            )
+        for nested in ("retry", "retention"):
+            if nested in changes:
+                changes[nested] = msgspec.structs.replace(
+                    getattr(new_settings, nested), **_given(changes[nested])
+                )
         new_settings = msgspec.structs.replace(new_settings, **changes)
     if secrets is not UNSET and secrets is not None:
         new_secrets = msgspec.structs.replace(

@@ -410,7 +410,20 @@ def as_markdown(folder: Path) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    import sys
+HEAD = """# Requirements
 
-    sys.stdout.write(as_markdown(Path(__file__).parent) + "\n")
+What the product promises, and the tests that show it. `P…` are the promises that the README
+names, `S003-…` the lines of the specification of the AgentManager that this product was asked
+for with, `D4-…` the further rules of the agents' life. Made by `make schemas`; a test fails when
+it is not up to date.
+
+"""
+
+
+def document(folder: Path) -> str:
+    return HEAD + as_markdown(folder) + "\n"
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parent
+    (here.parent / "docs" / "requirements.md").write_text(document(here), encoding="utf-8")

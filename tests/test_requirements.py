@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.requirements import PROMISES, REQUIREMENTS, RULES, SEED, as_markdown, cited
+from tests.requirements import PROMISES, REQUIREMENTS, RULES, SEED, as_markdown, cited, document
 
 TESTS = Path(__file__).parent
 
@@ -22,6 +22,11 @@ def test_no_test_cites_a_requirement_that_does_not_exist() -> None:
 
 def test_no_id_is_given_twice() -> None:
     assert len(REQUIREMENTS) == len((*PROMISES, *SEED, *RULES))
+
+
+def test_the_document_is_up_to_date() -> None:
+    written = (TESTS.parent / "docs" / "requirements.md").read_text(encoding="utf-8")
+    assert written == document(TESTS), "run `make schemas`"
 
 
 def test_the_table_has_a_row_for_each_requirement() -> None:

@@ -127,6 +127,10 @@ class Link:
         self.death: SidecarDied | None = None
         self.ended = anyio.Event()
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def request(
         self,
         method: str,

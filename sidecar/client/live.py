@@ -10,6 +10,7 @@ import anyio
 from ..errors import AgentError, NotFound
 from ..events import CatchUp, Cursor, Delta, Event, Missing, Replay
 from ..wire.methods import Resync
+from .link import Call
 from .view import Applied, ConversationView, UnknownEvent
 
 MAX_BEHIND = 10_000
@@ -22,7 +23,7 @@ first, one by one) and any part of it may differ."""
 Item = Event | UnknownEvent | Resync | CatchUp
 
 Subscribe = Callable[
-    [ConversationView, Callable[[CatchUp], None], Callable[[AgentError], None]], None
+    [ConversationView, Callable[[CatchUp], None], Callable[[AgentError], None]], Call
 ]
 """Subscribes from a view's cursor; one of the two functions is called with the answer."""
 
@@ -124,12 +125,12 @@ class LiveConversation:
                 "There is no such conversation.", conversation_id=self.view.conversation_id
             )
 
-    def catch_up(self) -> None:
+    def catch_up(self) -> Call:
         """Ask for what came after the view's cursor. The answer arrives in the stream, in its
         place among the events."""
         self._catching_up = True
         self._asked_from = self.view.cursor
-        self._subscribe(self.view, self._stream.offer, self._failed)
+        return self._subscribe(self.view, self._stream.offer, self._failed)
 
     async def changes(self) -> list[Change]:
         """What has changed since the last call, at least one thing; [] once it is closed."""

@@ -159,14 +159,18 @@ class Sidecar:
         view: ConversationView,
         on_result: Callable[[CatchUp], None],
         on_error: Callable[[AgentError], None],
-    ) -> None:
+    ) -> Call:
         cursor = view.cursor if view.store_id else None
         params = wire.Subscribe(conversation_id=view.conversation_id, cursor=cursor)
-        self._link.request(
+        return self._link.request(
             "conversation/subscribe", params, CatchUp, on_result=on_result, on_error=on_error
         )
 
     # ---- the process ----
+
+    @property
+    def process_id(self) -> int:
+        return self._link.process_id
 
     async def reconnect(self) -> None:
         """End the process if it still runs, start a new one, and go on from where every
@@ -175,8 +179,8 @@ class Sidecar:
         await self._start()
         for stream in self._streams:
             stream.resume()
-        for live in self._live.values():
-            live.catch_up()
+        for call in [live.catch_up() for live in self._live.values()]:
+            await call.answered()
 
     async def _start(self) -> None:
         """Returns when the store is open. Raises why it cannot be, or why nothing runs."""
@@ -191,8 +195,10 @@ class Sidecar:
             # `ready` never comes from a sidecar that could not be loaded; an answer always does.
             await self.call("agent/count")
             await self._is_ready.wait()
-        except BaseException:
+        except BaseException as error:
             await self._link.close()
+            if isinstance(error, AgentError):
+                error.hint = error.hint or words.summary or None
             raise
 
     async def _serve(self, link: Link) -> None:

@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -100,7 +101,7 @@ class Chat:
         was_interrupted = False
         while not self.is_over:
             try:
-                self.show_news()
+                self._safely(self.show_news)
                 text = read_message(self._prompt(), self.screen.prompt("…"))
             except EOFError:
                 break
@@ -111,7 +112,7 @@ class Chat:
                 self.screen.line("\n(Ctrl-C again, Ctrl-D or /quit leaves.)", "dim")
                 continue
             was_interrupted = False
-            self._take_safely(text.strip())
+            self._safely(partial(self.take, text.strip()))
         if sys.stdin.isatty():
             self.screen.line("Bye. The conversation is kept.", "dim")
         return 0
@@ -129,15 +130,19 @@ class Chat:
         elif text:
             self.ask(text)
 
-    def _take_safely(self, text: str) -> None:
+    def _safely(self, action: Callable[[], None]) -> None:
+        """Whatever goes wrong is said, and the chat goes on."""
         try:
-            self.take(text)
+            action()
         except SidecarDied as error:
-            self.screen.error(*error_lines(error))
+            self.screen.error(error.message, error.hint)
             self.session.reconnect()
             self.screen.line("It was started again; everything that was accepted is there.", "dim")
+            if self.conversation is not None:
+                self.watch_queue()
         except AgentError as error:
             self.screen.error(*error_lines(error))
+            self.screen.gap()
         except KeyboardInterrupt:
             self.screen.line("Stopped.", "dim")
 
@@ -260,6 +265,7 @@ class Chat:
         if message.role == "user":
             progress.is_over = True
             if message.message_id not in self._typed:
+                self.screen.gap()
                 self.screen.line(f"{self.screen.mark} {message.text}", "bold")
                 self.screen.gap()
             return

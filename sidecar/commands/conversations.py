@@ -18,6 +18,7 @@ import msgspec
 from ..conversations import Conversation, Message
 from ..interfaces import SearchResult
 from ..wire.methods import ConversationPage, Exported
+from . import prune
 from .config import UsageError, add_options, options_from
 from .render import STATUS_NOTES, Progress, ago, bytes_of, counted, one_line
 from .screen import Screen, make_screen
@@ -41,11 +42,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     export.add_argument("--format", choices=("json", "markdown"), default="markdown")
     export.add_argument("--out", metavar="FILE", help="a new file, readable by you alone")
     bring_in = actions.add_parser("import", help="bring in a JSON export, as a new conversation")
-    bring_in.add_argument("file", metavar="FILE")
+    bring_in.add_argument("file", metavar="FILE", help="- reads stdin")
     delete = actions.add_parser("delete", help="remove one for good")
     delete.add_argument("id", metavar="ID")
     delete.add_argument("--yes", action="store_true", help="do not ask")
-    for action in (listing, show, search, export, bring_in, delete):
+    pruning = actions.add_parser("prune", help="remove old archived ones for good")
+    prune.add_arguments(pruning)
+    for action in (listing, show, search, export, bring_in, delete, pruning):
         add_options(action)
 
 
@@ -80,7 +83,7 @@ def show(session: Session, args: Namespace) -> int:
     screen = make_screen()
     screen.line(conversation.title or "Untitled", "bold")
     count = counted(len(messages), "message")
-    screen.line(f"{conversation.conversation_id} · {conversation.mode} · {count}\n", "dim")
+    screen.line(f"{conversation.conversation_id} · {conversation.mode} · {count}", "dim")
     for message in messages:
         print_message(screen, message)
     return 0
@@ -88,12 +91,14 @@ def show(session: Session, args: Namespace) -> int:
 
 def print_message(screen: Screen, message: Message) -> None:
     if message.role == "user":
-        screen.line(f"{screen.mark} {message.text}\n", "bold")
+        screen.gap()
+        screen.line(f"{screen.mark} {message.text}", "bold")
+        screen.gap()
         return
     for piece in Progress().news(message):
         screen.show(piece)
     if note := STATUS_NOTES.get(message.status):
-        screen.line(f"({note})\n", "yellow")
+        screen.line(f"({note})", "yellow")
 
 
 def messages_of(session: Session, conversation: Conversation) -> Iterator[Message]:
@@ -158,11 +163,26 @@ def _export_to(session: Session, conversation: Conversation, form: str, path: Pa
 
 
 def import_(session: Session, args: Namespace) -> int:
-    made: Conversation = session.call("conversation/import", path=str(Path(args.file).absolute()))
+    path = Path(args.file).absolute()
+    # Only a real file has the same content for another process; a pipe is ours to read.
+    if args.file != "-" and path.is_file():
+        source = {"path": str(path)}
+    else:
+        source = {"data": _read_text(args.file)}
+    made: Conversation = session.call("conversation/import", **source)
     print(made.conversation_id)
     count = counted(made.message_count, "message")
     print(f"Imported as '{made.title or 'Untitled'}', {count}.", file=sys.stderr)
     return 0
+
+
+def _read_text(name: str) -> str:
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{name} cannot be read.", "Give a JSON export, or - for stdin."
+        ) from error
 
 
 def delete(session: Session, args: Namespace) -> int:
@@ -196,4 +216,5 @@ ACTIONS = {
     "export": export,
     "import": import_,
     "delete": delete,
+    "prune": prune.prune,
 }

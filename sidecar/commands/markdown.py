@@ -64,5 +64,7 @@ class Trimmed:
         for line in lines if self._height is None else lines[-max(self._height, 1) :]:
             while line and not line[-1].text.strip():  # who copies it wants no padding
                 line.pop()
+            if line:
+                line[-1] = line[-1]._replace(text=line[-1].text.rstrip())
             yield from line
             yield Segment.line()

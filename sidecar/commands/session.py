@@ -58,6 +58,7 @@ class Session:
 
     def __init__(self) -> None:
         self._notices: list[str] = []
+        self._followings: list[Following] = []
         self._portal: BlockingPortal
         self.sidecar: Sidecar
 
@@ -82,6 +83,8 @@ class Session:
 
     def reconnect(self) -> None:
         self._portal.call(self.sidecar.reconnect)
+        for following in self._followings:
+            following.forget_failure()
 
     @contextmanager
     def follow(self, conversation_id: str) -> Iterator[Following]:
@@ -89,7 +92,12 @@ class Session:
             self.sidecar.follow(conversation_id)
         )
         with context as live:
-            yield Following(self, live)
+            following = Following(self, live)
+            self._followings.append(following)
+            try:
+                yield following
+            finally:
+                self._followings.remove(following)
 
     def hear(self, method: str, params: Any) -> None:
         if method == "window/showMessage" and isinstance(params, dict):
@@ -162,6 +170,11 @@ class Following:
         self._next = None
         changes, self.messages = future.result()
         return changes
+
+    def forget_failure(self) -> None:
+        """There is a connection again; that one ended is old news."""
+        if self._next is not None and self._next.done() and self._next.exception():
+            self._next = None
 
     async def _step(self) -> tuple[list[Change], tuple[Message, ...]]:
         # The view moves on with the loop; the other thread gets what it was at one moment.

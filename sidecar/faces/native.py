@@ -17,14 +17,14 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from .. import __version__, export
+from .. import __version__, export, retention
 from ..conversations import Conversation, Page, Prompt, QueueEntry, Receipt, TurnResult
 from ..errors import AgentError, InvalidState, LoadFailed, NotFound
 from ..events import CatchUp, Cursor, Missing
 from ..interfaces import ConversationList, SearchResult
 from ..lifecycle import AgentInfo, Failure
 from ..manager import AgentManager, failure
-from ..settings import patched, problems
+from ..settings import RetentionSettings, patched, problems
 from ..wire import methods as wire
 from .connection import Connection
 from .jsonrpc import Answer, Handler
@@ -464,6 +464,22 @@ class NativeFace:
         answer = await self.restore(params)
         self._connection.tell("agents/restored", answer.result)
         answer.then()
+
+    # ---- the store ----
+
+    @method("store/prune")
+    async def prune(self, params: wire.Prune) -> wire.PruneResult:
+        rule = self._manager.config.settings.retention
+        if params.max_age_days is not None or params.max_bytes is not None:
+            rule = RetentionSettings(
+                max_age_days=params.max_age_days or 0, max_bytes=params.max_bytes or 0
+            )
+        pruned = tuple(await retention.prune(self._manager, rule, dry_run=params.dry_run))
+        return wire.PruneResult(
+            conversations=pruned,
+            bytes=sum(one.bytes for one in pruned),
+            dry_run=params.dry_run,
+        )
 
     # ---- health ----
 

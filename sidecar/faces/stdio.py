@@ -29,7 +29,7 @@ def claim_stdout() -> int:
     _have_stderr()
     private = os.dup(1)
     os.dup2(2, 1)
-    stderr = io.BufferedWriter(_Stderr(2, "w", closefd=False))
+    stderr = io.BufferedWriter(_Stderr())
     sys.stdout = sys.stderr = io.TextIOWrapper(
         stderr, encoding="utf-8", errors="backslashreplace", line_buffering=True
     )
@@ -52,14 +52,35 @@ def room_in(descriptor: int) -> Callable[[], int]:
 
 
 class _Stderr(io.FileIO):
-    """Our stderr, as long as somebody takes it. One that the editor closed, or a full disk
-    behind it, must not make every log call and every print fail."""
+    """Our stderr, as long as somebody takes it. One that the editor closed or does not read, or
+    a full disk behind it, must not make every log call and every print fail, or wait.
+
+    What does not fit is left out. Given whole lines, it writes whole lines, unless one is longer
+    than what fits."""
+
+    def __init__(self) -> None:
+        super().__init__(2, "w", closefd=False)
+        self._room = room_in(2) if _is_watchable(2) else None
+        self._is_torn = False
 
     def write(self, data: Buffer, /) -> int:
+        given = bytes(data)
         try:
-            return super().write(data)
+            if self._room is None:
+                super().write(given)
+            else:
+                self._write_what_fits(given, self._room)
         except OSError:
-            return memoryview(data).nbytes
+            self._is_torn = False
+        return len(given)
+
+    def _write_what_fits(self, data: bytes, room: Callable[[], int]) -> None:
+        if self._is_torn:
+            data = b"\n" + data
+        at = 0
+        while at < len(data) and (size := room()):
+            at += super().write(data[at : at + size]) or 0
+        self._is_torn = self._is_torn if at == 0 else at < len(data)
 
 
 def _have_stderr() -> None:
@@ -211,8 +232,13 @@ def reader_of(
     descriptor: int, on_data: Callable[[bytes], object], on_end: Callable[[], object]
 ) -> StdinReader | PipeReader:
     """What reads this descriptor best. Files and consoles cannot be watched everywhere."""
+    kind = PipeReader if _is_watchable(descriptor) else StdinReader
+    return kind(descriptor, on_data, on_end)
+
+
+def _is_watchable(descriptor: int) -> bool:
+    """Whether the system tells when this pipe or socket can be read or written."""
     import stat
 
     mode = os.fstat(descriptor).st_mode
-    is_watchable = sys.platform != "win32" and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
-    return (PipeReader if is_watchable else StdinReader)(descriptor, on_data, on_end)
+    return sys.platform != "win32" and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))

@@ -61,7 +61,10 @@ def _translation(
     if any(isinstance(cause, httpx2.LocalProtocolError) for cause in causes):
         return MessageProcessingFailed(f"The request to {name} could not be made.")
     if _is_out_of_reach(error, causes):
-        return NetworkError(f"{name} could not be reached.", hint="Is the network there?")
+        return NetworkError(
+            f"{name} could not be reached.",
+            hint="Check the network, and the base URL if one is set; then try again.",
+        )
     if isinstance(error, vendor.ModelTimeoutError | httpx2.TimeoutException):
         return NetworkError(
             f"{name} was silent for too long.", hint="The setting requestTimeout says how long."

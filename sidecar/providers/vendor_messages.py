@@ -61,8 +61,11 @@ class Transcripts:
             if entry is None or (entry[0] is not message and entry[0] != message):
                 entry = message, self._message(message)
             self._mapped[message.message_id] = entry
-            _join(transcript, entry[1])
-        _join(transcript, [_asked(request.prompt)])
+            if message.role == "assistant" or not _ends_with(transcript, entry[1]):
+                _join(transcript, entry[1])
+        asked: Transcript = [_asked(request.prompt)]
+        if not _ends_with(transcript, asked):
+            _join(transcript, asked)
         _join(transcript, self._reply(request.steps))
         if isinstance(transcript[-1], vendor.ModelResponse):
             # What the user added while this text was streaming: the model has not read it yet.
@@ -178,6 +181,13 @@ def _join(transcript: Transcript, more: Transcript) -> None:
             transcript[-1] = vendor.ModelResponse([*last.parts, *message.parts])
         else:
             transcript.append(message)
+
+
+def _ends_with(transcript: Transcript, prompt: Transcript) -> bool:
+    """Whether the same was asked just before and got no reply: it was tried again since."""
+    ends = [messages[-1].parts[-1] for messages in (transcript, prompt) if messages]
+    contents = [part.content for part in ends if isinstance(part, vendor.UserPromptPart)]
+    return len(contents) == 2 and contents[0] == contents[1]
 
 
 def _user(text: str) -> vendor.ModelRequest:

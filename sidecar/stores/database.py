@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 BUSY_LIMIT = 60.0
 """Seconds that a write waits for other writers before it is refused."""
+PARTING_LIMIT = 1.0
 CHECKPOINT_BYTES = 4 << 20
 _COMMITS_PER_LOOK = 64
 """How many commits pass before the journal's size is looked at again."""
@@ -24,6 +25,10 @@ _VACUUM_STEP = 256
 """Pages given back at a time; bounds how long other writers wait."""
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+NEXT_STEP = (
+    "Close every window that uses it and start again, or run `agent-sidecar doctor --repair`: "
+    "what can be read is saved then, and the damaged file kept."
+)
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -33,6 +38,11 @@ def primary_code(error: sqlite3.Error) -> int:
 
 def is_damage(error: sqlite3.Error) -> bool:
     return primary_code(error) in _DAMAGE
+
+
+def is_index_damage(error: sqlite3.Error) -> bool:
+    """Only the search index is meant, which can be made anew."""
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_VTAB
 
 
 def translated(error: sqlite3.Error) -> AgentError:
@@ -47,11 +57,7 @@ def translated(error: sqlite3.Error) -> AgentError:
     if code in _BUSY:
         return busy()
     if code in _DAMAGE:
-        return StoreUnavailable(
-            "The store is damaged.",
-            hint="Restart: what can be read is saved then, and the damaged file kept.",
-            retryable=False,
-        )
+        return StoreUnavailable("The store is damaged.", hint=NEXT_STEP, retryable=False)
     return PersistenceFailed("The store could not be read or written.")
 
 
@@ -80,11 +86,24 @@ class Database:
         self._wal = wal
         self._commits = 0
         self._broken = False
+        self.bytes_written = 0
+        """Into the file, by checkpoints of this process."""
 
-    def close(self) -> None:
+    def close(self, last: Callable[[OsLock], None] | None = None) -> None:
+        """`last` is done with the store closed, while nobody else can write to it."""
         self.conn.close()
         if self._lock is not None:
+            if last is not None and self._lock.acquire(PARTING_LIMIT):
+                last(self._lock)
             self._lock.close()
+
+    def while_locked(self, work: Callable[[OsLock | None], T]) -> T:
+        """Do `work`, no transaction of ours, while no sidecar writes."""
+        self._hold()
+        try:
+            return work(self._lock)
+        finally:
+            self._let_go()
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` on one state of the store."""
@@ -112,6 +131,8 @@ class Database:
             changes = self.conn.total_changes
             result = work(self.conn)
             if self.conn.total_changes != changes:
+                # Every commit writes this row's page: by it a journal is known as this store's.
+                self.conn.execute("UPDATE meta SET change_no = change_no")
                 self.conn.execute("COMMIT")
                 self._commits += 1
             return result
@@ -172,9 +193,12 @@ class Database:
         except FileNotFoundError:
             return 0
 
-    def checkpoint(self) -> None:
-        """Bring the journal into the file and empty it. A reader in the way only delays it."""
-        self._maintain("PRAGMA wal_checkpoint(TRUNCATE)")
+    def checkpoint(self) -> bool:
+        """Bring the journal into the file and empty it; False when a reader is in the way."""
+        size = self.wal_size()
+        busy: int = self._maintain("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
+        self.bytes_written += size
+        return not busy
 
     def give_back_some(self) -> bool:
         """Return unused pages to the file system; False when there are none left."""
@@ -182,10 +206,10 @@ class Database:
         free: int = self.conn.execute("PRAGMA freelist_count").fetchone()[0]
         return free > 0
 
-    def _maintain(self, statement: str) -> None:
+    def _maintain(self, statement: str) -> Sequence[tuple[int, ...]]:
         self._hold()
         try:
-            self.conn.execute(statement).fetchall()
+            return self.conn.execute(statement).fetchall()
         except sqlite3.Error as error:
             self._raise(error)
         finally:

@@ -24,3 +24,5 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     path: Path | None
     degraded: str | None = None
     notice: str | None = None
+    unclean: bool = False
+    """Whether whoever had it open last did not come to closing it."""

@@ -14,6 +14,7 @@ from pathlib import Path
 _FIRST_WAIT = 0.0005
 _LONGEST_WAIT = 0.01
 """Seconds between two looks; writers hold the lock for a millisecond or so."""
+_NOTE_BYTES = 256
 
 if sys.platform == "win32":
     import msvcrt
@@ -68,6 +69,17 @@ class OsLock:
 
     def release(self) -> None:
         _unlock(self._fd)
+
+    def read_note(self) -> str:
+        """What its holder left for the next one."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        return os.read(self._fd, _NOTE_BYTES).decode(errors="replace")
+
+    def write_note(self, note: str) -> None:
+        """Only for its holder, and only a line: nothing here is flushed to the disk."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        os.write(self._fd, note.encode())
 
     def close(self) -> None:
         """Release and forget. May be called twice."""

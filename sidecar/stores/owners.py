@@ -49,6 +49,13 @@ class Instances:
             return False
         return is_free(self._file(instance))
 
+    def are_alone(self) -> bool:
+        """Whether no other sidecar has this store open."""
+        if self._folder is None or not self._folder.is_dir():
+            return True
+        ids = (file.stem for file in self._folder.glob("*.lock"))
+        return all(id == self.own or self.is_dead(id) for id in ids)
+
     def forget_dead(self, conn: sqlite3.Connection) -> None:
         """Remove what dead instances left, unless they own something still to be settled."""
         dead = [id for (id,) in conn.execute("SELECT id FROM instances") if self.is_dead(id)]

@@ -18,6 +18,11 @@ INDEX_STEP = 200
 """Messages indexed in one transaction, so that nobody waits long for the writer."""
 
 
+PURGE = 0
+"""Stands in `to_index` for no message: deleted ones are still in the index, see `purge_some`."""
+_PURGE_PAGES = 256
+
+
 def note(conn: sqlite3.Connection, messages: Iterable[int]) -> None:
     """Have these messages indexed when there is time."""
     conn.executemany(
@@ -26,14 +31,14 @@ def note(conn: sqlite3.Connection, messages: Iterable[int]) -> None:
 
 
 def has_pending(conn: sqlite3.Connection) -> bool:
-    return conn.execute("SELECT 1 FROM to_index LIMIT 1").fetchone() is not None
+    return conn.execute("SELECT 1 FROM to_index WHERE message > 0 LIMIT 1").fetchone() is not None
 
 
 def index_some(write: Write) -> bool:
     """Index the next messages; False when there are no more."""
     conn = write.conn
     keys = conn.execute(
-        "SELECT message FROM to_index ORDER BY message LIMIT ?", (INDEX_STEP,)
+        "SELECT message FROM to_index WHERE message > 0 ORDER BY message LIMIT ?", (INDEX_STEP,)
     ).fetchall()
     conn.executemany(
         "INSERT INTO messages_fts (rowid, text) "
@@ -47,6 +52,7 @@ def index_some(write: Write) -> bool:
 def unindex(conn: sqlite3.Connection, messages: Sequence[int]) -> None:
     """Forget messages. Comes before their parts are deleted: the index has to be told what it
     holds."""
+    note(conn, [PURGE])
     for key in messages:
         if conn.execute("DELETE FROM to_index WHERE message = ?", (key,)).rowcount == 0:
             conn.execute(
@@ -54,6 +60,32 @@ def unindex(conn: sqlite3.Connection, messages: Sequence[int]) -> None:
                 "FROM searchable WHERE key = ? AND text IS NOT NULL",
                 (key,),
             )
+
+
+def has_to_purge(conn: sqlite3.Connection) -> bool:
+    return conn.execute("SELECT 1 FROM to_index WHERE message = ?", (PURGE,)).fetchone() is not None
+
+
+def purge_some(write: Write, *, first: bool) -> bool:
+    """Get the words of deleted messages out of the index; False when they all are. FTS5 only
+    notes that they are gone, until what it wrote earlier is merged with the note."""
+    conn = write.conn
+    before = conn.total_changes
+    pages = -_PURGE_PAGES if first else _PURGE_PAGES
+    conn.execute("INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', ?)", (pages,))
+    # FTS5 says by the count of changes whether there was anything to merge.
+    if first or conn.total_changes - before >= 2:
+        return True
+    conn.execute("DELETE FROM to_index WHERE message = ?", (PURGE,))
+    return False
+
+
+def rebuild(write: Write) -> None:
+    """Empty the index and have every finished message indexed again, step by step."""
+    conn = write.conn
+    conn.execute("INSERT INTO messages_fts (messages_fts) VALUES ('delete-all')")
+    conn.execute("DELETE FROM to_index")
+    conn.execute("INSERT INTO to_index SELECT key FROM messages WHERE status <> 'streaming'")
 
 
 def search(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from typing import TypeVar
-
-import anyio
 
 from ..conversations import (
     AgentMode,
@@ -20,7 +19,6 @@ from ..conversations import (
     Receipt,
     TurnResult,
 )
-from ..errors import AgentError, StoreUnavailable
 from ..events import CatchUp, Cursor, Delta, OpenPart
 from ..ids import now_ms
 from ..interfaces import (
@@ -29,7 +27,7 @@ from ..interfaces import (
     ConversationList,
     KnownKey,
     NewConversation,
-    Publish,
+    PrunedConversation,
     SearchResult,
     StartedTurn,
     StoreStatus,
@@ -38,11 +36,19 @@ from ..interfaces import (
     ToolOutput,
     TurnOutcome,
 )
-from . import conversations, following, owners, queue, reading, recovery, search, transcript, turns
-from .database import Database
+from . import (
+    conversations,
+    following,
+    queue,
+    reading,
+    recovery,
+    retention,
+    search,
+    transcript,
+    turns,
+)
 from .figures import figures
-from .lane import closed
-from .opened import Opened
+from .open_store import OpenStore
 from .rows import get_conversation
 from .schema import SCHEMA_VERSION
 from .write import Write
@@ -55,98 +61,8 @@ _READ_STEP = 200
 """Messages read in one transaction when all are asked for."""
 
 
-class SqlStore:
-    """See `ConversationStore`. `notice` tells what happened to the store when it was opened,
-    for the user to read, or is None."""
-
-    def __init__(self, opened: Opened, publish: Publish) -> None:
-        self._opened = opened
-        self._writer = opened.writer
-        self._reader = opened.reader
-        self._write_lane = opened.write_lane
-        self._read_lane = opened.read_lane
-        self._instances = opened.instances
-        self._publish = publish
-        self._closed = False
-        self.degraded = opened.degraded
-        self.notice = opened.notice
-        self.store_id = opened.store_id
-        self.change_no = 0
-        self.is_shared = opened.path is not None
-        self._seen_version = 0
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.store_id}: {self.degraded or 'writable'}>"
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._closed:
-            raise closed()
-        return await self._read_lane.run(lambda: self._reader.read(work))
-
-    async def _write(self, work: Callable[[Write], T]) -> T:
-        writer = self._writer
-        if self._closed:
-            raise closed()
-        if writer is None:
-            raise StoreUnavailable(
-                "The store can only be read.",
-                hint=self.degraded,
-                retryable=False,
-            )
-
-        def transaction() -> tuple[T, Write]:
-            def inside(conn: sqlite3.Connection) -> tuple[T, Write]:
-                write = Write(conn, self._instances.own)
-                result = work(write)
-                write.finish()
-                return result, write
-
-            return writer.write(inside)
-
-        result, _ = await self._write_lane.run(transaction, self._committed)
-        if writer.checkpoint_is_due():
-            # Not awaited: a caller who is cancelled now still gets what was committed.
-            self._write_lane.post(lambda: self._tidy(writer))
-        return result
-
-    def _tidy(self, writer: Database) -> None:
-        """What `shrink` does, a step at a time behind whatever else is to be written."""
-        if writer.give_back_some():
-            self._write_lane.post(lambda: self._tidy(writer))
-        else:
-            writer.checkpoint()
-
-    def _committed(self, done: tuple[object, Write]) -> None:
-        write = done[1]
-        if write.has_changed:
-            self.change_no = write.change_no
-            self._publish(write.events)
-
-    async def aclose(self) -> None:
-        """Leave no journal behind. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        with anyio.CancelScope(shield=True):
-            if self._reader is not self._writer:
-                await self._read_lane.run(self._reader.close)
-                await self._read_lane.aclose()
-            if self._writer is not None:
-                await self._write_lane.run(self._close_writer)
-            await self._write_lane.aclose()
-
-    def _close_writer(self) -> None:
-        writer = self._writer
-        assert writer is not None
-        try:
-            writer.write(lambda conn: owners.retire(Write(conn, self._instances.own)))
-            writer.checkpoint()
-        except AgentError:
-            # The journal keeps everything; the next start brings it into the file.
-            _log.warning("the store could not be tidied up", exc_info=True)
-        finally:
-            writer.close()
-            self._instances.leave()
+class SqlStore(OpenStore):
+    """See `ConversationStore`, and `OpenStore` for what else there is."""
 
     # ---- conversations ----
 
@@ -211,15 +127,45 @@ class SqlStore:
         )
 
     async def delete(self, conversation_id: str) -> None:
-        await self._write(lambda write: conversations.delete(write, conversation_id))
-        await self.shrink()
+        def delete(write: Write) -> None:
+            conversations.delete(write, conversation_id)
+            self._discard_backup()
 
-    async def shrink(self) -> None:
-        """Empty the journal and give unused pages back to the file system, in small steps."""
-        if self._writer is not None:
-            while await self._write_lane.run(self._writer.give_back_some):
-                pass
-            await self._write_lane.run(self._writer.checkpoint)
+        await self._write(delete)
+        await self.shrink()
+        self._deleted.set()
+
+    async def prune(
+        self,
+        *,
+        before: int | None,
+        max_bytes: int | None,
+        in_use: Set[str] = frozenset(),
+        dry_run: bool,
+    ) -> Sequence[PrunedConversation]:
+        is_dead = self._instances.is_dead
+        found = await self._read(
+            lambda conn: retention.prunable(
+                conn, before=before, max_bytes=max_bytes, in_use=in_use, is_dead=is_dead
+            )
+        )
+        if dry_run or not found:
+            return found
+
+        def prune(write: Write, conversation_id: str) -> bool:
+            done = retention.prune(write, conversation_id, in_use, is_dead)
+            if done:
+                self._discard_backup()
+            return done
+
+        pruned = [
+            one
+            for one in found
+            if await self._write(partial(prune, conversation_id=one.conversation_id))
+        ]
+        await self.shrink()
+        self._deleted.set()
+        return pruned
 
     async def fork(
         self,

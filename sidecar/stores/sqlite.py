@@ -44,6 +44,7 @@ class SqliteStore(SqlStore):
                 path=path,
                 degraded=file.degraded,
                 notice=file.notice,
+                unclean=file.unclean,
             ),
             publish,
         )

@@ -71,6 +71,7 @@ METHODS = (
     "settings/get",
     "webview/preserve",
     "webview/restore",
+    "store/prune",
     "sidecar/status",
     "sidecar/metrics",
     "rpc.discover",

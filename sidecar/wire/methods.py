@@ -28,7 +28,7 @@ from ..conversations import (
     TurnResult,
 )
 from ..events import CatchUp, Cursor, Event
-from ..interfaces import ConversationList, SearchResult, StoreStatus
+from ..interfaces import ConversationList, PrunedConversation, SearchResult, StoreStatus
 from ..lifecycle import AgentInfo, Failure, PreservedState
 from ..settings import Problem, SecretsPatch, Settings, SettingsPatch
 
@@ -388,6 +388,20 @@ class Status(Params, frozen=True, kw_only=True):
     other_windows: int
 
 
+class Prune(Params, frozen=True, kw_only=True):
+    """Without a rule of its own, by the setting `retention`. 0 is for ever."""
+
+    dry_run: bool = True
+    max_age_days: Annotated[int, Meta(ge=0, le=36_500)] | None = None
+    max_bytes: Annotated[int, Meta(ge=0)] | None = None
+
+
+class PruneResult(Params, frozen=True, kw_only=True):
+    conversations: tuple[PrunedConversation, ...]
+    bytes: int
+    dry_run: bool
+
+
 class Latency(Params, frozen=True, kw_only=True):
     """Of one method, since the start. Milliseconds."""
 
@@ -529,6 +543,7 @@ METHODS: tuple[Method, ...] = (
     Method("settings/get", Nothing, SettingsShown, "The settings, without secrets."),
     Method("webview/preserve", WebviewGone, Preserved, "Request form of webview/didDisconnect."),
     Method("webview/restore", WebviewBack, Restored, "Request form of webview/didReconnect."),
+    Method("store/prune", Prune, PruneResult, "Delete old archived conversations, or say which."),
     Method("sidecar/status", Nothing, Status, "Agents, queues, store, provider, windows."),
     Method("sidecar/metrics", Nothing, Metrics, "Latencies, memory, CPU. Stays on this machine."),
     Method("rpc.discover", Nothing, dict[str, Any], "This interface as an OpenRPC document."),

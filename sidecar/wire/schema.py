@@ -48,6 +48,7 @@ NAMED_UNIONS: Mapping[str, Any] = {
 PATCH_OF: Mapping[type, type] = {
     settings.SettingsPatch: settings.Settings,
     settings.RetryPatch: settings.RetrySettings,
+    settings.RetentionPatch: settings.RetentionSettings,
     settings.SecretsPatch: settings.Secrets,
 }
 """Structs made at import, and the one whose words describe their fields."""
