@@ -1,7 +1,8 @@
 """Settings and secrets of one process, and which of them an agent must be remade for.
 
 A field is critical when it is marked so below: changing its *value* means that running agents
-hold a provider made from the old one (the list is that of S003-CRITICAL, with the further providers').
+hold a provider made from the old one (the list is that of S003-CRITICAL, and what the further
+providers need).
 Secrets live in their own struct, in memory only, and show themselves to nobody by accident.
 """
 

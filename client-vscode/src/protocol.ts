@@ -584,6 +584,29 @@ export interface ProviderStatus {
   problems?: Problem[];
 }
 
+/** Without a rule of its own, by the setting `retention`. 0 is for ever. */
+export interface Prune {
+  /** @default true */
+  dryRun?: boolean;
+  maxAgeDays?: number | null;
+  maxBytes?: number | null;
+}
+
+export interface PruneResult {
+  conversations: PrunedConversation[];
+  bytes: number;
+  dryRun: boolean;
+}
+
+/** One that retention gives up. `bytes` is about what it takes in the store. */
+export interface PrunedConversation {
+  conversationId: string;
+  title: string | null;
+  /** When it was archived or last changed, whichever is later. */
+  putAwayAt: number;
+  bytes: number;
+}
+
 export interface Queue {
   entries: QueueEntry[];
 }
@@ -695,6 +718,24 @@ export interface Restored {
 export interface Resync {
   conversationId: string;
   seq: number;
+}
+
+/** Any of the fields of RetentionSettings. */
+export interface RetentionPatch {
+  maxAgeDays?: number;
+  /** Of the whole store; the oldest archived conversations make room. */
+  maxBytes?: number;
+}
+
+/** What archived conversations are kept for; 0 is for ever. One in use is never given up. */
+export interface RetentionSettings {
+  /** @default 0 */
+  maxAgeDays?: number;
+  /**
+   * Of the whole store; the oldest archived conversations make room.
+   * @default 0
+   */
+  maxBytes?: number;
 }
 
 /** Any of the fields of RetrySettings. */
@@ -853,6 +894,8 @@ export interface Settings {
   maxQueueLength?: number;
   /** @default {"maxAttempts": 3, "baseDelay": 1000} */
   retry?: RetrySettings;
+  /** @default {"maxAgeDays": 0, "maxBytes": 0} */
+  retention?: RetentionSettings;
   /** @default "info" */
   logLevel?: "debug" | "error" | "info" | "warning";
 }
@@ -885,6 +928,7 @@ export interface SettingsPatch {
   agentWaitTimeout?: number;
   maxQueueLength?: number;
   retry?: RetryPatch;
+  retention?: RetentionPatch;
   logLevel?: "debug" | "error" | "info" | "warning";
 }
 
@@ -1286,6 +1330,8 @@ export interface Methods {
   "webview/preserve": { params: WebviewGone; result: Preserved };
   /** Request form of webview/didReconnect. */
   "webview/restore": { params: WebviewBack; result: Restored };
+  /** Delete old archived conversations, or say which. */
+  "store/prune": { params: Prune; result: PruneResult };
   /** Agents, queues, store, provider, windows. */
   "sidecar/status": { params: Nothing; result: Status };
   /** Latencies, memory, CPU. Stays on this machine. */
