@@ -19,7 +19,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sidecar.conversations import AgentMode, Prompt, QueueState, StopReason, TurnResult
 from sidecar.errors import AgentError, MessageProcessingFailed
-from sidecar.events import Delta, Event, TurnEnded, TurnQueued, TurnStarted
+from sidecar.events import (
+    Cursor,
+    Delta,
+    Event,
+    Replay,
+    Snapshot,
+    TurnEnded,
+    TurnQueued,
+    TurnStarted,
+)
 from sidecar.interfaces import ModelEvent, ModelRequest, ModelStop, TextDelta
 from sidecar.journal import Journal, Subscription
 from sidecar.lifecycle import AgentState
@@ -82,6 +91,8 @@ class Managing(RuleBasedStateMachine):
         self.accepted: dict[str, str] = {}
         self.reordered: set[str] = set()
         self.readers: list[tuple[Subscription, list[Event]]] = []
+        self.away: list[tuple[str, list[Event]]] = []
+        """Readers that are gone and may come back with what they have heard."""
         self.config = Config(settings=Settings(max_active_agents=limit))
         self.loop.run_until_complete(self._start())
 
@@ -267,6 +278,44 @@ class Managing(RuleBasedStateMachine):
     def unsubscribe(self, which: int) -> None:
         subscription, _ = self.readers.pop(which % len(self.readers))
         self.journal.unsubscribe(subscription)
+
+    @precondition(lambda self: self.readers)
+    @rule(which=st.integers(0, 5))
+    def disconnect(self, which: int) -> None:
+        subscription, heard = self.readers.pop(which % len(self.readers))
+        self.journal.unsubscribe(subscription)
+        states, failed = self.do(self.manager.preserve)
+        assert failed == ()
+        assert {s.conversation_id for s in states} == {
+            a.conversation_id for a in self.manager.registry
+        }
+        self.away.append((subscription.conversation_id, heard))
+
+    @precondition(lambda self: self.away)
+    @rule(which=st.integers(0, 5))
+    def reconnect(self, which: int) -> None:
+        """Come back with the cursor; what was missed is replayed, what follows is live."""
+        id_, heard = self.away.pop(which % len(self.away))
+        subscription = self.journal.subscribe(id_, heard.append)
+        seqs = [event.seq for event in heard if not isinstance(event, Delta)]
+        cursor = Cursor(store_id=self.store.store_id, seq=seqs[-1] if seqs else 0)
+        caught_up = self.do(lambda: self.store.catch_up(id_, cursor))
+        if isinstance(caught_up, Replay):
+            heard += caught_up.events
+            subscription.release(caught_up)
+            self.readers.append((subscription, heard))
+        else:
+            assert not isinstance(caught_up, Snapshot), "nothing was trimmed or rewound"
+            self.journal.unsubscribe(subscription)
+
+    @rule(id_=st.sampled_from(IDS))
+    def export(self, id_: str) -> None:
+        exported = self.do(lambda: self.store.export(id_, None))
+        if isinstance(exported, AgentError):
+            assert exported.type == "NOT_FOUND"
+        else:
+            stored = self.do(lambda: self.store.messages(id_))
+            assert list(exported.messages) == list(stored)
 
     # ---- what is always true ----
 

@@ -73,7 +73,8 @@ class EventStream:
         while not self._waiting and not self._closed:
             if self._error is not None:
                 raise self._error
-            self._news = anyio.Event()
+            if self._news.is_set():
+                self._news = anyio.Event()
             await self._news.wait()
         return bool(self._waiting)
 

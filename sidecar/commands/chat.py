@@ -26,15 +26,13 @@ from ..events import Missing, ModeChanged, TitleChanged, TurnEnded, TurnQueued
 from ..ids import new_id
 from ..wire.methods import Status
 from .config import Options, add_options, options_from
-from .prompt import history_file, line_editing, read_message
+from .prompt import counted_interrupts, history_file, line_editing, read_message
 from .render import ENDINGS, STATUS_NOTES, Progress, activity_of, ago, counted, error_lines
 from .screen import Screen, make_screen
-from .session import Following, Session, open_session
+from .session import TICK, Following, Session, open_session
 
 SUMMARY = "talk in the terminal (what you get without a command)"
 
-TICK = 0.1
-"""Seconds between two looks at the spinner, and at Ctrl-C."""
 SHOWN_AT_START = 4
 """Messages of a reopened conversation that are shown again."""
 
@@ -198,21 +196,19 @@ class Chat:
     def _watch(self, is_over: Callable[[], bool], stop: Callable[[], None]) -> None:
         """Draw what comes until it is over. Ctrl-C stops it; a second one stops waiting."""
         stopping = False
-        with self.screen.answering():
+        with self.screen.answering(), counted_interrupts() as interrupts:
             while True:
-                try:
-                    over = is_over()
-                    changed = self._changed(0.02 if over else TICK)
-                    self._show_messages()
-                    if over and not changed:
-                        return
-                    activity = "Stopping …" if stopping else activity_of(self._growing())
-                    self.screen.tick(activity)
-                except KeyboardInterrupt:
-                    if stopping:
-                        raise
+                over = is_over()
+                changed = self._changed(0.02 if over else TICK)
+                self._show_messages()
+                if over and not changed:
+                    return
+                if interrupts.count > 1:
+                    raise KeyboardInterrupt
+                if interrupts.count and not stopping:
                     stopping = True
                     stop()
+                self.screen.tick("Stopping …" if stopping else activity_of(self._growing()))
 
     def _say_ends(self) -> bool:
         """How the turns ended that were watched, where that is worth saying. False: none did."""

@@ -22,6 +22,7 @@ import msgspec
 from .. import __version__, paths
 from ..errors import AgentError
 from ..wire.methods import Status
+from . import repair
 from .config import CLOUD_KEYS, Options, UsageError, add_options, is_llm_installed, options_from
 from .render import bytes_of, counted, error_lines
 from .screen import Screen, make_screen
@@ -56,10 +57,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for scripts")
+    parser.add_argument(
+        "--repair", action="store_true", help="check the store and mend it; close all windows first"
+    )
     add_options(parser)
 
 
 def run(args: Namespace) -> int:
+    if args.repair:
+        return repair.run(make_screen(), options_from(args).store)
     checks = list(examine(args))
     is_well = all(check.state != "bad" for check in checks)
     if args.json:

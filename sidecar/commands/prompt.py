@@ -80,6 +80,30 @@ def _read_line(mark: str) -> str:
     return line.removesuffix("\n")
 
 
+class Interrupts:
+    """How often Ctrl-C was pressed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def press(self, *_: object) -> None:
+        self.count += 1
+
+
+@contextmanager
+def counted_interrupts() -> Iterator[Interrupts]:
+    """Inside, Ctrl-C breaks into nothing: it is counted, for whoever looks where it can be
+    acted on. An exception in the middle of a hand-over between threads could not be."""
+    import signal
+
+    interrupts = Interrupts()
+    before = signal.signal(signal.SIGINT, interrupts.press)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def silent_keyboard() -> Iterator[None]:
     """What is typed while an answer is drawn is not echoed into it; it is there for the next

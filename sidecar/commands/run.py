@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+from ..client import Call
 from ..client.live import Change
 from ..conversations import AgentMode, Conversation, Message, StopReason, TurnResult, Usage
 from ..errors import AgentError
@@ -21,8 +22,9 @@ from ..events import CatchUp, TurnEnded, TurnQueued
 from ..ids import new_id
 from ..wire.methods import error_data
 from .config import UsageError, add_options, options_from
+from .prompt import Interrupts, counted_interrupts
 from .render import Progress, ToolUse, Words, error_lines, printable, tool_line
-from .session import Following, Session, open_session
+from .session import TICK, Following, Session, open_session
 
 ENDINGS = {
     StopReason.MAX_TOKENS: "The answer reached its length limit.",
@@ -119,30 +121,27 @@ class Asking:
             request_key=self._key,
         )
         self._following.close_after(call)
-        was_interrupted = False
         done: TurnResult | None = None
         error: AgentError | None = None
-        try:
+        with counted_interrupts() as interrupts:
             try:
-                self._follow()
-            except KeyboardInterrupt:
-                was_interrupted = True
-                self._session.cancel(call)
-                self._follow()
-            done = self._session.result(call)
-        except AgentError as failed:
-            error = failed
+                self._follow(call, interrupts)
+                done = self._session.result(call)
+            except AgentError as failed:
+                error = failed
         result = self._result(conversation.conversation_id, done, error)
         self._printer.end(result)
         _explain(result, error)
-        if was_interrupted:
+        if interrupts.count:
             return 130
         return 0 if result.stop_reason in ANSWERED else 1
 
-    def _follow(self) -> None:
-        """Print what comes until the call is answered."""
-        while changes := self._following.changes():
-            for change in changes:
+    def _follow(self, call: Call, interrupts: Interrupts) -> None:
+        """Print what comes until the call is answered. Ctrl-C cancels it; a second one gives
+        up waiting for how that ends."""
+        is_stopping = False
+        while not self._following.is_over:
+            for change in self._following.changes(TICK):
                 self._notice(change)
                 if not isinstance(change, CatchUp):
                     self._printer.event(change)
@@ -150,6 +149,11 @@ class Asking:
                 self._printer.reply(reply)
             for line in self._session.notices():
                 print(printable(line), file=sys.stderr)
+            if interrupts.count > 1:
+                raise KeyboardInterrupt
+            if interrupts.count and not is_stopping:
+                is_stopping = True
+                self._session.cancel(call)
 
     def _notice(self, change: Change) -> None:
         if isinstance(change, TurnQueued) and change.request_key == self._key:

@@ -26,8 +26,8 @@ from .config import Options, UsageError
 
 T = TypeVar("T")
 
-GLANCE = 0.25
-"""Seconds between two chances for Ctrl-C: Windows gives none while something waits."""
+TICK = 0.1
+"""Seconds between two looks at what else there is to do: a spinner, Ctrl-C."""
 
 
 @contextmanager
@@ -156,19 +156,18 @@ class Following:
         self._live = live
         self._next: Future[tuple[list[Change], tuple[Message, ...]]] | None = None
         self.messages = live.view.messages
+        self.is_over = False
 
-    def changes(self, timeout: float | None = None) -> list[Change]:
-        """What has changed; [] when nothing does in `timeout` seconds, or it was closed.
-
-        Raises what ended the connection. An interrupt while waiting loses nothing.
-        """
+    def changes(self, timeout: float) -> list[Change]:
+        """What has changed; [] when nothing does in `timeout` seconds, or no more will
+        (`is_over`). Raises what ended the connection."""
         future = self._next or self._session.start(self._step)
         self._next = future
-        while not wait([future], GLANCE if timeout is None else timeout).done:
-            if timeout is not None:
-                return []
+        if not wait([future], timeout).done:
+            return []
         self._next = None
         changes, self.messages = future.result()
+        self.is_over = not changes
         return changes
 
     def forget_failure(self) -> None:

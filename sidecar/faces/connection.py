@@ -45,6 +45,8 @@ class Connection:
         self._following: dict[str, Subscription] = {}
         self._delivered: dict[str, int] = {}
         self._cut_off: set[str] = set()
+        self._missed: dict[tuple[str, str], bytes] = {}
+        """The newest of each state that there was no room to tell."""
 
     def follow(self, conversation_id: str, last_seq: int | None = None) -> bool:
         """Events from now on, `last_seq` being the last before. False if they are delivered
@@ -85,15 +87,23 @@ class Connection:
             self.unfollow(conversation_id)
 
     def notify(self, method: str, params: object) -> None:
-        """Tell the client something that it may miss when it lags (the latest wins)."""
-        self._writer.notify(notification(method, params))
+        """Tell the client a state. While it lags only the newest is kept for it."""
+        body = notification(method, params)
+        key = (method, getattr(params, "conversation_id", ""))
+        self._missed.pop(key, None)
+        if not self._writer.notify(body):
+            self._missed[key] = body
 
     def tell(self, method: str, params: object) -> None:
         """Tell the client something that must arrive."""
         self._writer.send(notification(method, params))
 
     def drained(self) -> None:
-        """The client reads again: say for which conversations it has to catch up."""
+        """The client reads again: tell it the states that it missed, and for which
+        conversations it has to catch up."""
+        missed, self._missed = self._missed, {}
+        for body in missed.values():
+            self._writer.send(body)
         cut_off, self._cut_off = self._cut_off, set()
         for conversation_id in cut_off:
             logger.warning("client lagged", extra={"conversationId": conversation_id})

@@ -60,12 +60,16 @@ class _Stderr(io.FileIO):
 
     def __init__(self) -> None:
         super().__init__(2, "w", closefd=False)
-        self._room = room_in(2) if _is_watchable(2) else None
+        self._room: Callable[[], int] | None = None
+        self._is_first = True
         self._is_torn = False
 
     def write(self, data: Buffer, /) -> int:
         given = bytes(data)
         try:
+            if self._is_first:  # not sooner: the start has no time to import what this takes
+                self._is_first = False
+                self._room = room_in(2) if _is_watchable(2) else None
             if self._room is None:
                 super().write(given)
             else:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from .database import is_damage
+
 STEP_PAGES = 128
 """Copied at a time (0.5 MiB): a step lasts about a millisecond."""
 STEP_PAUSE = 0.004
@@ -58,6 +60,8 @@ def make_copy(path: Path, instance: str, stop: threading.Event) -> Path | None:
         os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
         _copy(path, copy, stop)
         check(copy)
+        if stop.is_set():
+            raise _Stopped
     except BaseException as error:
         copy.unlink(missing_ok=True)
         if isinstance(error, _Stopped):
@@ -87,6 +91,8 @@ def check(path: Path) -> None:
         with opened(path, _as_it_is(path)) as conn:
             found = conn.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
+        if not is_damage(error):  # somebody deleted a conversation, and this file with it
+            raise
         raise Damaged from error
     if found != ("ok",):
         raise Damaged(found[0])
@@ -133,12 +139,12 @@ def _deletions(path: Path) -> tuple[int, int]:
 
 def _as_it_is(path: Path) -> str:
     """How to read a file with its journal, if it has one, and without making one."""
-    return "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+    return "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
 
 
 @contextmanager
 def opened(path: Path, how: str) -> Iterator[sqlite3.Connection]:
-    """A connection of SQLite's own kind: `mode=ro`, `mode=rw`, `immutable=1`."""
+    """A connection that never makes a file; `how` in the words of SQLite's URIs."""
     uri = f"{path.absolute().as_uri()}?{how}"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as conn:
         yield conn

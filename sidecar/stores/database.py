@@ -9,7 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from ..errors import AgentError, PersistenceFailed, StoreUnavailable
+import msgspec
+
+from ..errors import AgentError, LoadFailed, PersistenceFailed, StoreUnavailable
 from .oslock import OsLock
 from .schema import SCHEMA_VERSION
 
@@ -29,6 +31,14 @@ NEXT_STEP = (
     "Close every window that uses it and start again, or run `agent-sidecar doctor --repair`: "
     "what can be read is saved then, and the damaged file kept."
 )
+_SCHEMA_DAMAGE = (
+    "no such table",
+    "no such column",
+    "malformed database schema",
+    "unsupported file format",
+    "vtable constructor failed",
+)
+"""What SQLite calls plain errors: with statements that never change, the file has."""
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -37,12 +47,16 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    return primary_code(error) in _DAMAGE
+    code = primary_code(error)
+    return code in _DAMAGE or (
+        code == sqlite3.SQLITE_ERROR and str(error).startswith(_SCHEMA_DAMAGE)
+    )
 
 
 def is_index_damage(error: sqlite3.Error) -> bool:
     """Only the search index is meant, which can be made anew."""
-    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_VTAB
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code == sqlite3.SQLITE_CORRUPT_VTAB or str(error).startswith("vtable constructor failed")
 
 
 def translated(error: sqlite3.Error) -> AgentError:
@@ -56,9 +70,13 @@ def translated(error: sqlite3.Error) -> AgentError:
         )
     if code in _BUSY:
         return busy()
-    if code in _DAMAGE:
+    if is_damage(error):
         return StoreUnavailable("The store is damaged.", hint=NEXT_STEP, retryable=False)
     return PersistenceFailed("The store could not be read or written.")
+
+
+class _Garbled(Exception):
+    """Text was met that is no UTF-8; reading again puts up with it."""
 
 
 def busy() -> StoreUnavailable:
@@ -86,6 +104,7 @@ class Database:
         self._wal = wal
         self._commits = 0
         self._broken = False
+        self._is_tolerant = False
         self.bytes_written = 0
         """Into the file, by checkpoints of this process."""
 
@@ -106,13 +125,24 @@ class Database:
             self._let_go()
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do `work` on one state of the store."""
+        """Do `work` on one state of the store; again if text in it turned out to be garbled."""
+        try:
+            return self._read(work)
+        except _Garbled:
+            return self._read(work)
+
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             self._mend()
             self.conn.execute("BEGIN")
             return work(self.conn)
         except sqlite3.Error as error:
+            if self._puts_up_with(error):
+                raise _Garbled from error
             self._raise(error)
+        except (ValueError, msgspec.MsgspecError) as error:
+            # A flipped bit that SQLite cannot know of: a state or a JSON text that is none.
+            raise LoadFailed("Something in the store is garbled and cannot be read.") from error
         finally:
             self._rollback()
 
@@ -170,14 +200,24 @@ class Database:
 
     def _raise(self, error: sqlite3.Error) -> NoReturn:
         self._broken = primary_code(error) == sqlite3.SQLITE_IOERR
+        self._puts_up_with(error)
         raise translated(error) from error
+
+    def _puts_up_with(self, error: sqlite3.Error) -> bool:
+        """Whether it was text that is no UTF-8: one character must not cost a conversation. The
+        connection replaces such characters from now on, and is slower for it."""
+        if not str(error).startswith("Could not decode to UTF-8") or self._is_tolerant:
+            return False
+        self._is_tolerant = True
+        self.conn.text_factory = lambda data: data.decode("utf-8", errors="replace")
+        return True
 
     def _mend(self) -> None:
         """Replace a connection that had an I/O error."""
         if self._broken:
             self.conn.close()
             self.conn = self._connect()
-            self._broken = False
+            self._broken = self._is_tolerant = False
 
     # ---- keeping the files small ----
 

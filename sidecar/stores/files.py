@@ -14,7 +14,7 @@ import msgspec
 from ..errors import StoreUnavailable
 from . import owners
 from .backup import Damaged, backup_of, check, opened
-from .condition import Condition, note_clean, note_open, read_condition
+from .condition import Condition, note_clean, note_damage, note_open, read_condition
 from .database import BUSY_LIMIT, Database, busy, is_damage, primary_code, translated, wrong_version
 from .journal_file import move_foreign_aside, wal_of
 from .mounts import refuse_remote
@@ -62,7 +62,12 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 def open_file(path: Path, instance_id: str | None) -> OpenedFile:
     """Open the store at `path`; as a last resort for reading only, with the reason given."""
     try:
-        return _open_writable(path, instance_id)
+        try:
+            return _open_writable(path, instance_id)
+        except StoreUnavailable as error:
+            if not _is_known_as_damaged(path, error):
+                raise
+            return _open_writable(path, instance_id)
     except OSError as error:
         return _open_read_only(path, instance_id, error.strerror or "no access", error)
     except sqlite3.Error as error:
@@ -101,6 +106,19 @@ def _open_writable(path: Path, instance_id: str | None) -> OpenedFile:
     )
 
 
+def _is_known_as_damaged(path: Path, error: StoreUnavailable) -> bool:
+    """Whether it was damage that kept the store from opening; then the next try rescues it."""
+    if not (isinstance(error.__cause__, sqlite3.Error) and is_damage(error.__cause__)):
+        return False
+    lock = OsLock(path.with_name(path.name + ".lock"))
+    try:
+        if lock.acquire(BUSY_LIMIT):
+            note_damage(lock)
+        return True
+    finally:
+        lock.close()
+
+
 def _make_ready(path: Path, lock: OsLock, *, is_alone: bool) -> Ready:
     """Have a store of the current version at `path`. The caller holds the lock."""
     if not is_alone:
@@ -132,7 +150,7 @@ def _has_vanished(path: Path, condition: Condition) -> bool:
         return False
     wal = wal_of(path)
     has_journal = wal.exists() and wal.stat().st_size > 0
-    return has_journal or backup_of(path).exists() or condition in ("changed", "damaged")
+    return has_journal or backup_of(path).exists() or condition != "unknown"
 
 
 def is_to_be_checked(path: Path, condition: Condition) -> bool:

@@ -63,7 +63,7 @@ def is_foreign(path: Path) -> bool:
 
 def _identity(path: Path) -> tuple[str, int, int] | None:
     """The store's id, the page that holds it and a page's size, from the file alone."""
-    conn = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+    conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     try:
         (store_id,) = conn.execute("SELECT store_id FROM meta").fetchone()
         (page,) = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'meta'").fetchone()

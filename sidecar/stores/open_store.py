@@ -136,7 +136,7 @@ class OpenStore:
     async def forget_deleted(self) -> None:
         """Remove the words of deleted messages from the search index, a step at a time."""
         self._deleted = anyio.Event()
-        if await self._read(search.has_to_purge):
+        while await self._read(search.has_to_purge):
             first = True
             while await self._write(partial(search.purge_some, first=first)):
                 first = False

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from ..errors import StoreUnavailable
+from . import search
 from .condition import note_clean, note_open
 from .database import busy, is_damage, translated
 from .files import bring_up_to_date, connect, in_use, salvage
@@ -104,7 +105,7 @@ def _index_anew(path: Path) -> tuple[int, str]:
     """Make the search index anew, whole; returns how many messages it has, and the store's id."""
     with closing(connect(path)) as conn:
         conn.execute("BEGIN IMMEDIATE")
-        conn.execute("INSERT INTO messages_fts (messages_fts) VALUES ('delete-all')")
+        search.empty(conn)
         count = conn.execute(
             "INSERT INTO messages_fts (rowid, text) SELECT s.key, s.text FROM searchable s "
             "JOIN messages m ON m.key = s.key WHERE s.text IS NOT NULL AND m.status <> 'streaming'"

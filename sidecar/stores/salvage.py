@@ -79,9 +79,9 @@ def _put_aside(path: Path) -> Path | None:
     wal = path.with_name(path.name + "-wal")
     if path.exists():
         _link(path, aside)
-    if wal.exists():
+    if has_journal := wal.exists() and wal.stat().st_size > 0:
         _link(wal, aside.with_name(aside.name + "-wal"))
-    return aside if path.exists() or wal.exists() else None
+    return aside if path.exists() or has_journal else None
 
 
 def _link(file: Path, other: Path) -> None:
@@ -94,7 +94,7 @@ def _link(file: Path, other: Path) -> None:
 def _fill(new: sqlite3.Connection, damaged: Path, backup: Path, folder: Path) -> Saved:
     new.execute("PRAGMA foreign_keys = OFF")
     if has_backup := backup.is_file():
-        new.execute("ATTACH ? AS backup", (f"{backup.absolute().as_uri()}?immutable=1",))
+        new.execute("ATTACH ? AS backup", (f"{backup.absolute().as_uri()}?mode=ro&immutable=1",))
     new.execute("BEGIN IMMEDIATE")
     _take_from(new, _working_copy(damaged, folder))
     before = _count(new, "messages")

@@ -18,8 +18,9 @@ INDEX_STEP = 200
 """Messages indexed in one transaction, so that nobody waits long for the writer."""
 
 
-PURGE = 0
-"""Stands in `to_index` for no message: deleted ones are still in the index, see `purge_some`."""
+PURGE, PURGING = 0, -1
+"""Stand in `to_index` for no message: the words of deleted ones are still in the index, or are
+being got out of it; see `purge_some`. Two, for what is deleted meanwhile."""
 _PURGE_PAGES = 256
 
 
@@ -63,7 +64,7 @@ def unindex(conn: sqlite3.Connection, messages: Sequence[int]) -> None:
 
 
 def has_to_purge(conn: sqlite3.Connection) -> bool:
-    return conn.execute("SELECT 1 FROM to_index WHERE message = ?", (PURGE,)).fetchone() is not None
+    return conn.execute("SELECT 1 FROM to_index WHERE message <= 0").fetchone() is not None
 
 
 def purge_some(write: Write, *, first: bool) -> bool:
@@ -74,16 +75,29 @@ def purge_some(write: Write, *, first: bool) -> bool:
     pages = -_PURGE_PAGES if first else _PURGE_PAGES
     conn.execute("INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', ?)", (pages,))
     # FTS5 says by the count of changes whether there was anything to merge.
-    if first or conn.total_changes - before >= 2:
-        return True
-    conn.execute("DELETE FROM to_index WHERE message = ?", (PURGE,))
-    return False
+    is_done = not first and conn.total_changes - before < 2
+    if first:
+        note(conn, [PURGING])
+        conn.execute("DELETE FROM to_index WHERE message = ?", (PURGE,))
+    elif is_done:
+        conn.execute("DELETE FROM to_index WHERE message = ?", (PURGING,))
+    return not is_done
+
+
+def empty(conn: sqlite3.Connection) -> None:
+    """Have nothing indexed. By way of the index's own tables: one that is damaged takes no
+    orders."""
+    for table in ("data", "idx", "docsize"):
+        conn.execute(f"DELETE FROM messages_fts_{table}")
+    # What FTS5 begins with: no averages, and a structure without levels and segments.
+    conn.execute("INSERT INTO messages_fts_data VALUES (1, x''), (10, x'00000000000000')")
+    conn.execute("INSERT INTO messages_fts (messages_fts) VALUES ('delete-all')")
 
 
 def rebuild(write: Write) -> None:
     """Empty the index and have every finished message indexed again, step by step."""
     conn = write.conn
-    conn.execute("INSERT INTO messages_fts (messages_fts) VALUES ('delete-all')")
+    empty(conn)
     conn.execute("DELETE FROM to_index")
     conn.execute("INSERT INTO to_index SELECT key FROM messages WHERE status <> 'streaming'")
 

@@ -164,7 +164,8 @@ async def test_a_call_that_is_cancelled_is_still_answered(store: Path) -> None:
 async def test_a_killed_sidecar_fails_who_waits_and_goes_on_after_reconnecting(
     store: Path,
 ) -> None:
-    async with spawn(store) as sidecar:
+    script = [{"turn": [{"text": "begun"}, {"hang": True}]}]
+    async with spawn(store, settings={"script": script}) as sidecar:
         made = await begin(sidecar)
         async with sidecar.follow(made.conversation_id) as live:
             call = sidecar.request(
@@ -173,7 +174,7 @@ async def test_a_killed_sidecar_fails_who_waits_and_goes_on_after_reconnecting(
                 input="hang",
                 request_key="k",
             )
-            await until(live, TurnStarted)
+            await until(live, Delta)  # so that it was asked, and is not asked again
             os.kill(sidecar.process_id, signal.SIGKILL)
             with pytest.raises(SidecarDied) as died, anyio.fail_after(SLOW):
                 await call.result()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -291,8 +290,9 @@ def test_no_schedule_of_losses_and_repeats_ends_in_another_transcript(
         for _ in range(2 if fate == "twice" else 1):
             if view.apply(event) is Applied.HOLE or fate == "again":
                 view.caught_up(stored.states[index], STORE)
-        seen = stored.states[index].messages[0]
-        assert msgspec.json.encode(view.messages[0]) == msgspec.json.encode(
-            msgspec.structs.replace(seen, status=view.messages[0].status)
-        )
+        # The loss of a part's last delta shows when its message ends, never as wrong text.
+        for mine, theirs in zip(view.messages[0].parts, stored.whole.parts, strict=False):
+            assert isinstance(mine, TextPart)
+            assert isinstance(theirs, TextPart)
+            assert theirs.text.startswith(mine.text)
     assert view.messages == (stored.whole,)
