@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import floors
-from .child import Child, cpu_of, scripted, sidecar
+from .child import ROOT, Child, scripted, sidecar
 from .figures import Figure, amount, in_turn, quantile
 
 TEXT = "sixty bytes of an answer, as a model sends them, in a stream"
@@ -27,8 +28,8 @@ def is_delta(body: bytes) -> bool:
 
 def streaming(folder: Path, quick: bool) -> list[Figure]:
     """CPU per delta, from the provider that yields it to the bytes on the pipe."""
-    burst, paced = (20_000, 1_000) if quick else (50_000, 2_000)
-    runs = 2 if quick else 4
+    burst, paced = (20_000, 1_000) if quick else (30_000, 2_000)
+    runs = 2 if quick else 8
     fast, slow, late = [], [], []
     frames: dict[str, int] = {}
 
@@ -111,27 +112,29 @@ def _streamed(
 
 
 def _provider_alone(count: int, delay: int) -> float:
-    """CPU µs per delta of a loop over the scripted provider that does nothing with them."""
-    code = f"from bench.streaming import drain; drain({count}, {delay})"
-    none = cpu_of([sys.executable, "-c", "from bench.streaming import drain; drain(1, 0)"])
-    return max(cpu_of([sys.executable, "-c", code]) - none, 0.0) * 1000 / count
+    """CPU µs per delta of a process that takes what the scripted provider yields, and no more."""
+    code = f"from bench.streaming import drain; print(drain({count}, {delay}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    return float(done.stdout)
 
 
-def drain(count: int, delay: int) -> None:
-    """Take everything that the scripted provider yields."""
+def drain(count: int, delay: int) -> float:
+    """CPU µs per delta of doing nothing with a scripted turn."""
     import anyio
 
     from sidecar.conversations import Prompt
     from sidecar.interfaces import ModelRequest
     from sidecar.providers.scripted import ScriptedProvider
 
-    async def main() -> None:
+    async def main() -> float:
         provider = ScriptedProvider([{"text": TEXT, "repeat": count, "delayMs": delay}])
         request = ModelRequest(instructions="", history=(), prompt=Prompt(input="go"))
+        began = time.process_time()
         async for _ in provider.stream(request):
             pass
+        return (time.process_time() - began) * 1e6 / count
 
-    anyio.run(main)
+    return anyio.run(main)
 
 
 def _bare_stream(count: int, delay: float) -> float:

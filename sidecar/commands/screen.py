@@ -111,6 +111,8 @@ class TerminalScreen(Screen):
         self._tail = ""
         self._quiet_since = time.monotonic()
         self._begun_at = time.monotonic()
+        self._has_begun = False
+        """Whether the answer that is being made shows anything yet."""
         is_utf8 = (self._console.encoding or "").startswith("utf")
         self.mark, self._arrow = ("›", "→") if is_utf8 else (">", "->")
         self._spinner_name = "dots" if is_utf8 else "line"
@@ -141,6 +143,7 @@ class TerminalScreen(Screen):
 
         self._spinner = Spinner(self._spinner_name, style="cyan")
         self._begun_at = self._quiet_since = time.monotonic()
+        self._has_begun = False
         self.gap()
         live = Live(
             console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop"
@@ -155,6 +158,7 @@ class TerminalScreen(Screen):
 
     def show(self, piece: Piece) -> None:
         self._quiet_since = time.monotonic()
+        self._has_begun = True
         if isinstance(piece, Words):
             self._tail += printable(piece.text)
             return
@@ -186,9 +190,11 @@ class TerminalScreen(Screen):
         self._print_blocks(tail)
 
     def _print_blocks(self, text: str) -> None:
-        if text.strip():
+        if not text.strip():
+            return
+        with self._console:  # one write, so that nothing flickers
             if self._live is not None:
-                self._live.update("")  # otherwise the same would be drawn again below it
+                self._live.update("", refresh=True)
             self._console.print(markdown(text))
             self._is_gap = False
             self.gap()
@@ -200,7 +206,7 @@ class TerminalScreen(Screen):
         shown: list[RenderableType] = []
         if self._tail.strip():
             shown.append(markdown(self._tail, self._console.height - MARGIN))
-        if time.monotonic() - self._quiet_since >= QUIET_SECONDS or not shown:
+        if not self._has_begun or time.monotonic() - self._quiet_since >= QUIET_SECONDS:
             seconds = int(time.monotonic() - self._begun_at)
             waited = f" {seconds} s" if seconds else ""
             self._spinner.update(text=Text(f"{activity}{waited}  Ctrl-C stops", style="dim"))

@@ -159,7 +159,10 @@ class FrameParser:
     def _find_header(self) -> bool:
         found = re.search(_NEXT_LENGTH, self._buffer)
         if found is None:
-            del self._buffer[:-_TAIL]
+            # A line that was passed over stays so, and what precedes the beginning of one that
+            # is not whole yet stays with it: the pattern looks at that byte, too.
+            tail = max(self._buffer.rfind(b"\n") + 1, len(self._buffer) - _TAIL - 1)
+            del self._buffer[: max(tail, 0)]
             return False
         del self._buffer[: found.start()]
         self._step = self._read_header

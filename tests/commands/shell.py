@@ -13,6 +13,8 @@ from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "sidecar"]
 SLOW = 60.0
+HUMAN = 0.2
+"""Seconds that nobody is faster than."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>])|[\x01\x02]")
 
 
@@ -106,23 +108,30 @@ class Terminal:
         """Read until `words` appear behind what was waited for last; returns what led there."""
         deadline = time.monotonic() + SLOW
         while words not in self.text[self._seen :]:
-            if not self._read(deadline):
+            if not self._read(deadline - time.monotonic()):
                 raise AssertionError(f"{words!r} never came in:\n{self.text}")
         before = self._seen
         self._seen = self.text.index(words, self._seen) + len(words)
         return self.text[before : self._seen]
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C as a person does: after what was shown. In the microseconds between
+        that and waiting for a key, Python's readline does not notice a signal."""
+        while select.select([self._descriptor], [], [], HUMAN)[0] and self._read(SLOW):
+            pass
+        self.type("\x03")
+
     def exit_code(self) -> int:
         """Read to the end."""
         deadline = time.monotonic() + SLOW
-        while self._read(deadline):
+        while self._read(deadline - time.monotonic()):
             pass
         _, status = os.waitpid(self.pid, 0)
         self._code = os.waitstatus_to_exitcode(status)
         return self._code
 
-    def _read(self, deadline: float) -> bool:
-        ready, _, _ = select.select([self._descriptor], [], [], max(0, deadline - time.monotonic()))
+    def _read(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self._descriptor], [], [], max(0, seconds))
         if not ready:
             raise AssertionError(f"nothing more came after:\n{self.text}")
         try:

@@ -484,6 +484,19 @@ def _(client: RawClient) -> None:
     assert forced["conversationId"] == c
 
 
+@of("store/prune")
+def _(client: RawClient) -> None:
+    c = new(client, title="Old")
+    client.call("conversation/archive", {"conversationId": c})
+    client.call("conversation/unsubscribe", {"conversationId": c})  # in use, it would be kept
+    would = client.call("store/prune", {"maxBytes": 1})
+    assert would["dryRun"] is True
+    assert c in [pruned["conversationId"] for pruned in would["conversations"]]
+    assert client.call("conversation/get", {"conversationId": c})["page"]["messages"] == []
+    client.call("store/prune", {"maxBytes": 1, "dryRun": False})
+    assert client.error("conversation/get", {"conversationId": c})["data"]["type"] == "NOT_FOUND"
+
+
 @of("conversation/export")
 def _(client: RawClient) -> None:
     c = new(client, title="Out")

@@ -284,6 +284,7 @@ fragments = st.lists(
 
 @given(fragments, st.integers(1, 20))
 @example(b"x" * 128 + b"\0" + GOOD, 64)
+@example(b"\0-Content-Length: 5\n" + b"x" * 60, 1)
 def test_almost_headers_mean_the_same_in_whatever_pieces_they_arrive(
     data: bytes, size: int
 ) -> None:
