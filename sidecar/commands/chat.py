@@ -294,12 +294,12 @@ class Chat:
         return (c for c in self.session.conversations() if here in c.roots)
 
     def open_last(self) -> None:
-        here = list(self.conversations_here())
-        if here:
-            self.open(here[0])
-        if len(here) > 1:
-            others = counted(len(here) - 1, "other conversation")
-            self.screen.line(f"{others} of this folder: /switch. A new one: /new.", "dim")
+        here = self.conversations_here()
+        last, other = next(here, None), next(here, None)
+        if last is not None:
+            self.open(last)
+        if other is not None:
+            self.screen.line("/switch lists the others of this folder, /new begins one.", "dim")
 
     def open(self, conversation: Conversation) -> None:
         """Show how far a conversation has come and go on with it."""

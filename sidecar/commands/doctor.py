@@ -11,6 +11,7 @@ import shutil
 import socket
 import sqlite3
 import sys
+import textwrap
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -83,16 +84,30 @@ def show(screen: Screen, checks: list[Check]) -> None:
     width = max(len(check.name) for check in checks)
     screen.line(f"agent-sidecar {__version__}\n", "bold")
     for check in checks:
-        mark = marks.get(check.state, " ")
-        screen.line(f"{mark} {check.name:<{width}}  {check.text}", styles[check.state])
+        begin = f"{marks.get(check.state, ' ')} {check.name:<{width}}  "
+        screen.line(hanging(begin, check.text), styles[check.state])
         if check.hint:
-            screen.line(f"  {'':<{width}}  {'→' if is_utf8 else '->'} {check.hint}")
+            screen.line(hanging(f"{'':<{len(begin)}}{'→' if is_utf8 else '->'} ", check.hint))
     bad = sum(check.state == "bad" for check in checks)
     screen.line()
     if bad:
         screen.line(f"{counted(bad, 'problem')} to mend: see above.", "red")
     else:
         screen.line("It works. Begin with: agent-sidecar chat", "green")
+
+
+def hanging(begin: str, text: str) -> str:
+    """`begin` and the text, whose further lines in a terminal stand below its first."""
+    if not sys.stdout.isatty():
+        return begin + text
+    return textwrap.fill(
+        text,
+        shutil.get_terminal_size().columns,
+        initial_indent=begin,
+        subsequent_indent=" " * len(begin),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def examine(args: Namespace) -> Iterator[Check]:

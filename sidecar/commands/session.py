@@ -26,6 +26,7 @@ from .config import Options, UsageError
 
 T = TypeVar("T")
 
+LIST_PAGE = 500
 TICK = 0.1
 """Seconds between two looks at what else there is to do: a spinner, Ctrl-C."""
 
@@ -112,7 +113,9 @@ class Session:
         """Newest first."""
         cursor: str | None = None
         while True:
-            found = self.call("conversation/list", cursor=cursor, archived=archived)
+            found = self.call(
+                "conversation/list", cursor=cursor, archived=archived, limit=LIST_PAGE
+            )
             yield from found.conversations
             cursor = found.cursor
             if cursor is None:

@@ -217,6 +217,7 @@ async def test_a_transcript_seen_across_kills_is_the_stored_one(store: Path) -> 
             )
 
 
+@needs_posix
 async def test_the_process_is_gone_when_the_block_ends(store: Path) -> None:
     async with spawn(store) as sidecar:
         pid = sidecar.process_id
@@ -241,6 +242,7 @@ async def test_a_sidecar_that_does_not_answer_is_killed(
         os.kill(sidecar.process_id, 0)
 
 
+@needs_posix
 async def test_a_cancelled_block_stops_its_sidecar_too(store: Path) -> None:
     with anyio.CancelScope() as scope:
         async with spawn(store) as sidecar:
