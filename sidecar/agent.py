@@ -209,6 +209,8 @@ class Agent:
         assert self._provider is not None
         if self._history is None:
             self._history = list(await store.messages(self.conversation_id))
+            if self.close_reason is not None:  # told so meanwhile: the queue is for the next one
+                return False
         try:
             started = await store.start_turn(self.conversation_id, self._provider.name)
         except Conflict:

@@ -65,7 +65,8 @@ class AgentPool:
         self._make_tools = make_tools
         self._on_moved = on_moved
         self._on_turn_ended = on_turn_ended
-        self._ready: dict[str, None] = {}
+        self._ready: dict[str, object] = {}
+        """In order; the value is another one each time that there is word of work."""
         self._held: dict[str, None] = {}
         self._tasks: TaskGroup | None = None
         self._closing = False
@@ -179,7 +180,7 @@ class AgentPool:
         if agent is not None and agent.accepts_work:
             agent.wake()
         elif not self._is_draining:
-            self._ready[conversation_id] = None
+            self._ready[conversation_id] = object()
             self.registry.notify()
 
     def unschedule(self, conversation_id: str) -> None:
@@ -226,13 +227,15 @@ class AgentPool:
 
     async def _workable(self, conversation_id: str) -> Conversation | None:
         """The conversation, if its queue could run now; else it is dropped or held back."""
+        word = self._ready.get(conversation_id)
         try:
             conversation = await self.store.get(conversation_id)
         except NotFound:
             self._ready.pop(conversation_id, None)
             return None
         if not conversation.queue_length:
-            self._ready.pop(conversation_id, None)
+            if self._ready.get(conversation_id) is word:  # no prompt came while we looked
+                self._ready.pop(conversation_id, None)
             return None
         if problems(self.config):
             self._ready.pop(conversation_id, None)

@@ -39,6 +39,7 @@ from ..interfaces import (
 from . import (
     conversations,
     following,
+    owners,
     queue,
     reading,
     recovery,
@@ -239,11 +240,16 @@ class SqlStore(OpenStore):
         request_key: str | None = None,
         params_hash: bytes = b"",
     ) -> Receipt:
-        return await self._write(
-            lambda write: queue.enqueue(
-                write, conversation_id, prompt, limit, request_key, params_hash
-            )
-        )
+        def accept(write: Write) -> Receipt:
+            receipt = queue.enqueue(write, conversation_id, prompt, limit, request_key, params_hash)
+            if not receipt.duplicate:
+                # Who accepts a prompt for nobody's conversation serves it: no other window may
+                # take it up in between.
+                row = write.conversation(conversation_id)
+                owners.claim_if_free(write, row, self._instances.is_dead)
+            return receipt
+
+        return await self._write(accept)
 
     async def known_key(self, conversation_id: str, message_id: str) -> KnownKey:
         return await self._read(lambda conn: queue.known_key(conn, conversation_id, message_id))

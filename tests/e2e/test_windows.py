@@ -7,6 +7,7 @@ import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import anyio
 import pytest
 
 from sidecar.client import LiveConversation, Sidecar
@@ -24,6 +25,7 @@ class Windows(AsyncExitStack):
     def __init__(self, store: Path) -> None:
         super().__init__()
         self._store = store
+        self.enter_context(anyio.fail_after(60))
 
     async def open(self, script: list[object] | None = None) -> Sidecar:
         settings = {"provider": "scripted", "script": script or []}
