@@ -16,6 +16,7 @@ from sidecar.conversations import (
     MessageStatus,
     Prompt,
     QueueState,
+    Receipt,
     StopReason,
     TextPart,
 )
@@ -206,12 +207,21 @@ async def die_in_a_turn(path: Path, how_far: str) -> str:
         return await anyio.to_thread.run_sync(run)
 
 
+async def sent_by_a_window_that_closed(path: Path, text: str) -> Receipt:
+    """Who accepts a prompt owns its conversation: for another to run it, that one has to go."""
+    window = await SqliteStore.open(path, ignore)
+    try:
+        return await window.enqueue("c", Prompt(input=text), limit=9)
+    finally:
+        await window.aclose()
+
+
 async def test_a_turn_that_had_done_nothing_runs_anew(path: Path) -> None:
     published: list[DurableEvent] = []
     store = await SqliteStore.open(path, published.extend)
     await store.create(new())
-    receipt = await store.enqueue("c", Prompt(input="question"), limit=9)
-    await store.enqueue("c", Prompt(input="second"), limit=9)
+    receipt = await sent_by_a_window_that_closed(path, "question")
+    await sent_by_a_window_that_closed(path, "second")
     for attempt in (1, 2):
         await die_in_a_turn(path, "started")
         assert await store.recover() == 1
@@ -244,7 +254,7 @@ async def test_a_turn_that_may_have_had_an_effect_is_interrupted(
     published: list[DurableEvent] = []
     store = await SqliteStore.open(path, published.extend)
     await store.create(new())
-    receipt = await store.enqueue("c", Prompt(input="question"), limit=9)
+    receipt = await sent_by_a_window_that_closed(path, "question")
     reply_id = await die_in_a_turn(path, how_far)
     assert await store.recover() == 1
     assert await store.recover() == 0
@@ -266,7 +276,7 @@ async def test_the_next_window_takes_over_a_dead_ones_conversation(path: Path) -
     store = await SqliteStore.open(path, ignore)
     await store.create(new())
     for text in ("first", "second"):
-        await store.enqueue("c", Prompt(input=text), limit=9)
+        await sent_by_a_window_that_closed(path, text)
     await die_in_a_turn(path, "requested")
     turn = await store.start_turn("c", "p")
     assert turn is not None
