@@ -161,9 +161,8 @@ class Database:
             changes = self.conn.total_changes
             result = work(self.conn)
             if self.conn.total_changes != changes:
-                # Every commit writes this row's page: by it a journal is known as this store's.
-                # A new number, because SQLite does not write what stays as it was.
-                self.conn.execute("UPDATE meta SET change_no = change_no + 1")
+                # A new number, because SQLite does not write what stays as it was; see `schema`.
+                self.conn.execute("UPDATE meta SET commits = commits + 1")
                 self.conn.execute("COMMIT")
                 self._commits += 1
             return result

@@ -64,7 +64,7 @@ def open_file(path: Path, instance_id: str | None) -> OpenedFile:
     try:
         try:
             return _open_writable(path, instance_id)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, sqlite3.DatabaseError) as error:
             if not _is_known_as_damaged(path, error):
                 raise
             return _open_writable(path, instance_id)
@@ -106,9 +106,11 @@ def _open_writable(path: Path, instance_id: str | None) -> OpenedFile:
     )
 
 
-def _is_known_as_damaged(path: Path, error: StoreUnavailable) -> bool:
-    """Whether it was damage that kept the store from opening; then the next try rescues it."""
-    if not (isinstance(error.__cause__, sqlite3.Error) and is_damage(error.__cause__)):
+def _is_known_as_damaged(path: Path, error: Exception) -> bool:
+    """Whether it was damage that kept the store from opening. It is noted: the next one who is
+    alone with the store rescues it, which may be our own second try."""
+    cause = error if isinstance(error, sqlite3.Error) else error.__cause__
+    if not (isinstance(cause, sqlite3.Error) and is_damage(cause)):
         return False
     lock = OsLock(path.with_name(path.name + ".lock"))
     try:

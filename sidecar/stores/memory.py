@@ -9,7 +9,7 @@ from .database import Database
 from .lane import InlineLane
 from .opened import Opened
 from .owners import Instances
-from .schema import SCHEMA_VERSION, create_first, read_store_id
+from .schema import create, read_store_id
 from .sql import SqlStore
 
 
@@ -37,8 +37,5 @@ def open_in_memory(instance_id: str | None = None) -> Opened:
 def _connect() -> sqlite3.Connection:
     conn = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     conn.execute("PRAGMA foreign_keys = ON")
-    conn.execute("BEGIN")
-    create_first(conn)
-    conn.execute("COMMIT")
-    conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    create(conn)
     return conn

@@ -8,6 +8,7 @@ message's parts lie side by side.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..ids import new_id, now_ms
@@ -15,9 +16,6 @@ from ..ids import new_id, now_ms
 if TYPE_CHECKING:
     from sqlite_utils import Database
     from sqlite_utils.migrations import Migrations
-
-SCHEMA_VERSION = 1
-"""Kept in `PRAGMA user_version`; every write transaction compares it."""
 
 PART_BITS = 16
 """A message has at most 65,536 parts."""
@@ -145,25 +143,39 @@ CREATE VIRTUAL TABLE messages_fts USING fts5 (
 """
 
 
-def migrations() -> Migrations:
-    """Every step from an empty file to the current schema, in order."""
-    from sqlite_utils.migrations import Migrations
-
-    steps = Migrations("agent-sidecar")
-
-    @steps()
-    def first(db: Database) -> None:
-        create_first(db.conn)
-
-    return steps
-
-
-def create_first(conn: sqlite3.Connection) -> None:
+def first(conn: sqlite3.Connection) -> None:
     # Not `executescript`: it would commit the migration's transaction.
     for statement in FIRST.split(";\n"):
         if statement.strip():
             conn.execute(statement)
     conn.execute("INSERT INTO meta VALUES (1, ?, 0, ?)", (new_id(), now_ms()))
+
+
+def commits(conn: sqlite3.Connection) -> None:
+    """Bumped by every commit, so that each one writes this page: by it a journal is known as
+    this store's. `change_no` counts only what a list of conversations shows."""
+    conn.execute("ALTER TABLE meta ADD COLUMN commits INTEGER NOT NULL DEFAULT 0")
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (first, commits)
+"""Every step from an empty file to the current schema, in order. A step that was released is
+never changed; its name is kept in the store."""
+
+SCHEMA_VERSION = len(STEPS)
+"""Kept in `PRAGMA user_version`; every write transaction compares it."""
+
+
+def migrations() -> Migrations:
+    from sqlite_utils.migrations import Migrations
+
+    found = Migrations("agent-sidecar")
+    for step in STEPS:
+        found(name=step.__name__)(_on_connection(step))
+    return found
+
+
+def _on_connection(step: Callable[[sqlite3.Connection], None]) -> Callable[[Database], None]:
+    return lambda db: step(db.conn)
 
 
 def read_store_id(conn: sqlite3.Connection) -> str:
@@ -176,4 +188,13 @@ def migrate(conn: sqlite3.Connection) -> None:
     from sqlite_utils import Database
 
     migrations().apply(Database(conn, execute_plugins=False))
+    conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def create(conn: sqlite3.Connection) -> None:
+    """The current schema in an empty database that nobody will ever migrate."""
+    conn.execute("BEGIN")
+    for step in STEPS:
+        step(conn)
+    conn.execute("COMMIT")
     conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
