@@ -1,7 +1,7 @@
 # Each target is one line of scripts/dev.py, which also runs where there is no make.
 PYTHON ?= python3
 
-.PHONY: run test check schemas bench setup
+.PHONY: run test check schemas bench faults setup
 
 run:       ## open the terminal chat in this folder
 	@$(PYTHON) scripts/dev.py run
@@ -17,6 +17,9 @@ schemas:   ## generate schemas/ and client-vscode/src/protocol.ts
 
 bench:     ## measure, relative to floors taken in the same run
 	@$(PYTHON) scripts/dev.py bench
+
+faults:    ## prove the promises: thousands of kills, power cuts, full disks… (about an hour)
+	@$(PYTHON) scripts/dev.py faults
 
 setup:     ## only install
 	@$(PYTHON) scripts/dev.py setup

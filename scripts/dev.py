@@ -29,6 +29,7 @@ def main(args):
         "check": check,
         "schemas": schemas,
         "bench": bench,
+        "faults": faults,
     }
     if not args or args[0] not in commands:
         sys.exit(f"usage: dev.py {'|'.join(commands)} [arguments]")
@@ -71,6 +72,12 @@ def schemas(args):
 def bench(args):
     install("llm,test")
     step("bench", [str(PYTHON), "-m", "bench", *args])
+
+
+def faults(args):
+    """The experiments behind the promises at full length: about an hour on two cores."""
+    install("llm,test")
+    step("faults", [str(PYTHON), "-m", "tests.faults", *args])
 
 
 def step(name, command):
