@@ -75,6 +75,8 @@ class Oracle:
     problems: list[str] = field(default_factory=list)
     asked: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Request id → its method and what it was about."""
+    repeats: int = 0
+    """How many prompts were sent again."""
 
     # ---- what is sent ----
 
@@ -88,9 +90,13 @@ class Oracle:
         key = f"{conversation}-{number}"
         text = f"p{number} of {conversation}"
         self.sent[key] = Sent(conversation, key, text, number, sender)
-        return self.repeat(key)
+        return self._enqueue(key)
 
     def repeat(self, key: str) -> Message:
+        self.repeats += 1
+        return self._enqueue(key)
+
+    def _enqueue(self, key: str) -> Message:
         return self.sent[key].message(self._ask("enqueue", key))
 
     def rename(self, conversation: str, title: str) -> Message:

@@ -86,6 +86,7 @@ def one_store(store: Path, runs: int, rng: random.Random, figures: Figures, argv
     stored = stored_in(store)
     figures.problems += oracle.compare(stored, settled=True)
     figures.acked += len(oracle.acked)
+    figures.repeated += oracle.repeats
     figures.interrupted += sum(
         status == "interrupted" for replies in stored.replies.values() for _, status, _ in replies
     )
@@ -119,7 +120,6 @@ def kill_once(
     store: Path, oracle: Oracle, rng: random.Random, run: int, figures: Figures, argv: Command
 ) -> None:
     messages = load(oracle, rng, run)
-    figures.repeated += sum(m["id"].startswith("enqueue") for m in messages) - 8
     subscribe = [
         request(f"subscribe-{name}", "conversation/subscribe", {"conversationId": name})
         for name in CONVERSATIONS

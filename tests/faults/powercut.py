@@ -27,16 +27,10 @@ from sidecar.stores.sqlite import SqliteStore
 from tests.e2e.raw_client import RawClient, command
 from tests.faults.disk import Disk, Op, frames_in, ops_of, strace
 from tests.faults.harness import CONVERSATIONS, Oracle, Stored, options, seed_of, settle
+from tests.faults.needs import missing
 
 IMAGES_PER_RECORD = 250
 Command = Callable[[Path], list[str]]
-
-
-def why_not() -> str | None:
-    """What is missing here, if anything."""
-    if sys.platform != "linux" or shutil.which("strace") is None:
-        return "needs strace"
-    return None
 
 
 @dataclass
@@ -185,7 +179,7 @@ async def experiment(
 
 
 def main(count: int = 1_000, seed: int | None = None) -> str:
-    if reason := why_not():
+    if reason := missing("strace"):
         return f"powercut: not run, {reason}"
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
