@@ -31,6 +31,7 @@ from .conversations import (
     Usage,
 )
 from .events import CatchUp, Cursor, Delta, DurableEvent, OpenPart
+from .processes import ChildRecord
 
 # ---- models ------------------------------------------------------------------------------
 
@@ -60,14 +61,14 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     settings: MessageSettings | None = None
 
 
-class TextDelta(msgspec.Struct, frozen=True):
+class TextDelta(msgspec.Struct, frozen=True, tag=True):
     """More text of the answer, or of the thinking that precedes it."""
 
     text: str
     kind: Literal["text", "thinking"] = "text"
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class ToolCall(msgspec.Struct, frozen=True, tag=True):
     """The model wants a tool run. Yielded only when its arguments have arrived whole."""
 
     tool_call_id: str
@@ -75,11 +76,11 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: JsonObject
 
 
-class ModelUsage(msgspec.Struct, frozen=True):
+class ModelUsage(msgspec.Struct, frozen=True, tag=True):
     usage: Usage
 
 
-class ModelStop(msgspec.Struct, frozen=True):
+class ModelStop(msgspec.Struct, frozen=True, tag=True):
     """The last event of every stream that ended well."""
 
     reason: Literal["endTurn", "toolCalls", "maxTokens", "refusal"]
@@ -492,6 +493,23 @@ class ConversationStore(Protocol):
         """Settle the entries that a dead process left running: back to queued when nothing had
         happened yet (parked the third time), else interrupted with their text kept. Returns
         how many there were."""
+        ...
+
+    # child processes, for who comes after one that was killed
+    @property
+    def mark(self) -> str:
+        """What a child carries in its environment; "" where nobody could look for it."""
+        ...
+
+    async def child_started(self, child: ChildRecord) -> None: ...
+    async def child_ended(self, child: ChildRecord) -> None: ...
+    async def reap_children(self, *, thoroughly: bool = False) -> int:
+        """End what is left of the children of dead sidecars; returns how many there were.
+        `thoroughly`: also those that nobody came to record."""
+        ...
+
+    def other_windows(self) -> int:
+        """How many other sidecars have this store open."""
         ...
 
     # readers

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from . import log, paths, retention
@@ -45,6 +44,7 @@ from .wire.writer import FrameWriter
 
 if TYPE_CHECKING:
     from .faces.prologue import Handover
+    from .providers.worker import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ CHANGES_INTERVAL = 0.05
 """Seconds in which changes of the conversation list become one notification."""
 FLUSH_SECONDS = 1.0
 """How long the client gets to read what is left when we leave."""
+REAP_INTERVAL = 5.0
+"""Seconds between looks for children of sidecars that have died meanwhile."""
 CLOSE_SECONDS = 5.0
 """How long everything gets to end; after that we leave anyway (P7)."""
 
@@ -82,6 +84,7 @@ class Serving:
         self._arrival = asyncio.Event()  # set and cleared at every request; anyio's is made anew
         self._piece = b""
         self._in_a_hurry = False
+        self._workers: Workers | None = None
 
     async def main(self) -> int:
         config = initial_config(self._params)
@@ -146,6 +149,7 @@ class Serving:
                     connection,
                     self._protocol.timings,
                     webview_id=self._options.webview_id,
+                    other_windows=store.other_windows,
                 )
                 self._handlers = face.handlers()
                 self._opened.set()
@@ -154,7 +158,8 @@ class Serving:
                     if line:
                         self._show(line)
                 tasks.start_soon(self._tell_changes, store, connection, name="changes")
-                tasks.start_soon(warm_up, config, name="warm-up")
+                tasks.start_soon(warm_up, self._make_workers(store), config, name="warm-up")
+                tasks.start_soon(self._reap, store, name="reaper")
                 tasks.start_soon(store.keep_up, name="upkeep")
                 tasks.start_soon(retention.sweep, manager, name="retention")
                 await self._over.wait()
@@ -162,7 +167,21 @@ class Serving:
                 tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_SECONDS):
+                if self._workers is not None:
+                    self._workers.close()
                 await store.aclose()
+
+    async def _reap(self, store: SqliteStore) -> None:
+        """End the children of sidecars that were killed: what their own end did not end."""
+        thoroughly = store.was_left_unclean
+        while store.degraded is None:
+            try:
+                if count := await store.reap_children(thoroughly=thoroughly):
+                    logger.warning("children of a dead sidecar were ended", extra={"count": count})
+            except AgentError as error:
+                logger.info("no look for orphans", extra={"cause": error.message})
+            thoroughly = False
+            await anyio.sleep(REAP_INTERVAL)
 
     async def _settle_dead(self, store: SqliteStore) -> None:
         """What a process that died left running is settled before anybody looks at it."""
@@ -176,12 +195,24 @@ class Serving:
         return AgentManager(
             store,
             self._journal,
-            make_provider=partial(make_provider, store),
+            make_provider=partial(make_provider, store, self._make_workers(store)),
             make_tools=make_tools,
             config=config,
             session_id=self._options.session_id or "user",
             roots=roots_of(self._params),
         )
+
+    def _make_workers(self, store: SqliteStore) -> Callable[[], Workers]:
+        """Who makes processes for models, made itself when the first is asked for."""
+
+        def workers() -> Workers:
+            if self._workers is None:
+                from .providers.worker import Workers
+
+                self._workers = Workers(store, on_stall=self._model_stalled)
+            return self._workers
+
+        return workers
 
     def _secrets_in_use(self, initial: Config) -> set[str]:
         """Those of the settings, and of agents that still run with older ones. Also as they are
@@ -317,6 +348,9 @@ class Serving:
         """Called on the watchdog's thread."""
         self._show(f"The sidecar cannot answer: '{task}' keeps it busy and does not yield.")
 
+    def _model_stalled(self, task: str) -> None:
+        self._show(f"The model's library hangs in '{task}'. Stop the turn, or restart the agent.")
+
     def _watch_signals(self) -> None:
         if sys.platform == "win32":
             return  # Windows has no SIGTERM to catch; closing stdin is the way there
@@ -370,7 +404,9 @@ def path_of(uri: str) -> str | None:
 # ---- providers and tools -------------------------------------------------------------------
 
 
-def make_provider(store: SqliteStore, config: Config) -> ModelProvider:
+def make_provider(
+    store: SqliteStore, workers: Callable[[], Workers], config: Config
+) -> ModelProvider:
     """The provider that the settings name, made for one agent."""
     match config.settings.provider:
         case "offline":
@@ -383,22 +419,25 @@ def make_provider(store: SqliteStore, config: Config) -> ModelProvider:
             return ScriptedProvider(config.settings.script)
         case "gemini" | "bedrock" | "anthropic" | "openai":
             from .providers.pydantic_ai import make
+            from .providers.worker import WorkerProvider
 
-            return make(config)
+            make(config)  # says at once what cannot work; loads nothing
+            return WorkerProvider(config, workers())
         case other:
             raise InitializationFailed(f"There is no provider '{other}'.")
 
 
-async def warm_up(config: Config) -> None:
-    """Import the vendor's libraries while nobody waits for them."""
+async def warm_up(workers: Callable[[], Workers], config: Config) -> None:
+    """Have the vendor's libraries loaded while nobody waits for them."""
     if config.settings.provider in ("offline", "scripted") or problems(config):
         return
     from .providers.pydantic_ai import make
 
     try:
-        await anyio.to_thread.run_sync(make(config).warm_up, abandon_on_cancel=True)
-    except AgentError as error:
-        logger.warning("the provider cannot be used", extra={"cause": error.message})
+        make(config)
+        await workers().warm_up(config)
+    except (AgentError, OSError) as error:
+        logger.warning("the provider cannot be used", extra={"cause": str(error)})
 
 
 async def product_status(store: SqliteStore) -> str:

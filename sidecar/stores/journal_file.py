@@ -1,8 +1,9 @@
-"""The `-wal` file beside the store, looked at before SQLite does.
+"""The `-wal` and `-journal` files beside the store, looked at before SQLite does.
 
 SQLite applies any well-formed journal that lies there, also one of another database (a copied
-folder, a restored backup). Ours is known by its pages: every transaction of ours writes the one
-row of `meta`, which holds the store's id.
+folder, a restored backup). Our `-wal` is known by its pages: every transaction of ours writes
+the one row of `meta`, which holds the store's id. A `-journal` is ours only while the store is
+born: its first two writes, before there is a table, are made with one.
 """
 
 from __future__ import annotations
@@ -10,26 +11,56 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
 from ..ids import now_ms
 
 _HEADER, _FRAME = 32, 24
+_NEWBORN = 4096
+"""Bytes of a store without a table."""
 
 
 def wal_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
+def rollback_of(path: Path) -> Path:
+    return path.with_name(path.name + "-journal")
+
+
 def move_foreign_aside(path: Path) -> str | None:
     """Keep a journal that is not this store's from being applied. Returns what to tell the
     user. Nobody may have the store open."""
+    if _is_newborn(path):
+        _finish_birth(path)
+    elif rollback_of(path).exists():
+        return _put_aside(path, rollback_of(path))
     if not is_foreign(path):
         return None
-    aside = path.with_name(f"{path.name}.foreign-{now_ms()}-wal")
-    wal_of(path).rename(aside)
+    notice = _put_aside(path, wal_of(path))
     path.with_name(path.name + "-shm").unlink(missing_ok=True)
+    return notice
+
+
+def _is_newborn(path: Path) -> bool:
+    """Whether the file is too small to hold anything of ours yet."""
+    return path.stat().st_size <= _NEWBORN
+
+
+def _finish_birth(path: Path) -> None:
+    """Have SQLite undo a first write that a power cut has interrupted, while it may write: who
+    only reads cannot open such a file."""
+    if rollback_of(path).exists():
+        with closing(sqlite3.connect(path)) as conn:
+            conn.execute("PRAGMA user_version").fetchone()
+
+
+def _put_aside(path: Path, journal: Path) -> str:
+    kind = journal.name.removeprefix(path.name)
+    aside = path.with_name(f"{path.name}.foreign-{now_ms()}{kind}")
+    journal.rename(aside)
     return (
         "Beside the conversation store lay the journal of another database. "
         f"It was not used and is kept as {aside.name}."

@@ -49,6 +49,7 @@ class OpenStore:
         self.store_id = opened.store_id
         self.change_no = 0
         self.is_shared = opened.path is not None
+        self.was_left_unclean = opened.unclean
         self._seen_version = 0
         self._deleted = anyio.Event()
         self.on_damage: Callable[[str], None] = lambda _: None

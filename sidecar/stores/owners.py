@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,10 +52,26 @@ class Instances:
 
     def are_alone(self) -> bool:
         """Whether no other sidecar has this store open."""
-        if self._folder is None or not self._folder.is_dir():
-            return True
-        ids = (file.stem for file in self._folder.glob("*.lock"))
-        return all(id == self.own or self.is_dead(id) for id in ids)
+        return not any(self._others())
+
+    def count_others(self) -> int:
+        """How many other sidecars have this store open."""
+        return sum(1 for _ in self._others())
+
+    def _others(self) -> Iterator[str]:
+        if self._folder is not None and self._folder.is_dir():
+            ids = (file.stem for file in self._folder.glob("*.lock"))
+            yield from (id for id in ids if id != self.own and not self.is_dead(id))
+
+    @property
+    def mark(self) -> str:
+        """What our children carry: it names us and, as others may have other stores, this one."""
+        return "" if self._folder is None else str(self._file(self.own))
+
+    def is_orphaned(self, mark: str) -> bool:
+        """Whether the sidecar that a process carries the mark of was one of ours and is dead."""
+        file = Path(mark)
+        return file.parent == self._folder and self.is_dead(file.stem)
 
     def forget_dead(self, conn: sqlite3.Connection) -> None:
         """Remove what dead instances left, unless they own something still to be settled."""

@@ -157,7 +157,21 @@ def commits(conn: sqlite3.Connection) -> None:
     conn.execute("ALTER TABLE meta ADD COLUMN commits INTEGER NOT NULL DEFAULT 0")
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (first, commits)
+def children(conn: sqlite3.Connection) -> None:
+    conn.execute(
+        """
+        CREATE TABLE children (
+            pid INTEGER NOT NULL,
+            began TEXT NOT NULL,
+            instance TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            PRIMARY KEY (pid, began)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (first, commits, children)
 """Every step from an empty file to the current schema, in order. A step that was released is
 never changed; its name is kept in the store."""
 

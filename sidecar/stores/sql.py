@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import TypeVar
 
+from anyio import to_thread
+
+from .. import processes
 from ..conversations import (
     AgentMode,
     ContextFile,
@@ -36,7 +39,9 @@ from ..interfaces import (
     ToolOutput,
     TurnOutcome,
 )
+from ..processes import ChildRecord
 from . import (
+    children,
     conversations,
     following,
     owners,
@@ -365,6 +370,30 @@ class SqlStore(OpenStore):
             return count
 
         return await self._write(settle)
+
+    # ---- child processes ----
+
+    @property
+    def mark(self) -> str:
+        return self._instances.mark
+
+    async def child_started(self, child: ChildRecord) -> None:
+        await self._write(lambda write: children.started(write, child))
+
+    async def child_ended(self, child: ChildRecord) -> None:
+        await self._write(lambda write: children.ended(write, child))
+
+    async def reap_children(self, *, thoroughly: bool = False) -> int:
+        orphans = await self._read(lambda conn: children.orphans(conn, self._instances.is_dead))
+        if not orphans and not thoroughly:
+            return 0
+        count = await to_thread.run_sync(processes.reap, orphans, self._instances.is_orphaned)
+        if orphans:
+            await self._write(lambda write: children.forget(write, orphans))
+        return count
+
+    def other_windows(self) -> int:
+        return self._instances.count_others()
 
     # ---- readers ----
 

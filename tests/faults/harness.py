@@ -77,6 +77,10 @@ class Oracle:
     """Request id → its method and what it was about."""
     repeats: int = 0
     """How many prompts were sent again."""
+    _running: dict[str, str] = field(default_factory=dict)
+    """The prompt whose turn began last, by conversation."""
+    _begun: set[str] = field(default_factory=set)
+    """The prompts that were answered by a word at least."""
 
     # ---- what is sent ----
 
@@ -136,8 +140,15 @@ class Oracle:
                 self._hear_ack(*self.asked[message["id"]], message["result"])
 
     def _hear_event(self, event: Message) -> None:
-        if event["type"] != "delta":
-            self._note_event(event["conversationId"], event["seq"], event)
+        conversation = event["conversationId"]
+        if event["type"] == "delta":
+            self._begun.add(self._running.get(conversation, ""))
+            return
+        if event["type"] == "turnStarted" and (conversation, event["seq"]) not in self.events:
+            prompt = self._running[conversation] = event["messageId"]
+            if prompt in self._begun:
+                self.problems.append(f"{prompt} had said something and was run again")
+        self._note_event(conversation, event["seq"], event)
 
     def _note_event(self, conversation: str, seq: int, event: Message) -> None:
         """An event never changes once it was told, and is told again as it was."""

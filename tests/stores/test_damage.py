@@ -284,3 +284,39 @@ def test_every_row_is_read_from_the_pages_themselves(tmp_path: Path) -> None:
 def test_pages_that_make_no_sense_have_no_rows() -> None:
     assert list(pages.rows(b"")) == []
     assert list(pages.rows(b"\x0d\xa5" * 20_000)) == []
+
+
+def cut_in_a_write(path: Path, version: int) -> None:
+    """What a power cut leaves at `path` of a write with a rollback journal."""
+    life = path.with_name("life")
+    life.mkdir()
+    with closing(sqlite3.connect(life / path.name, isolation_level=None)) as conn:
+        conn.execute("PRAGMA user_version = 0")
+        conn.execute("BEGIN IMMEDIATE")
+        conn.execute(f"PRAGMA user_version = {version}")
+        for file in life.iterdir():
+            shutil.copy(file, path.parent)
+    assert path.with_name(path.name + "-journal").stat().st_size > 0
+
+
+async def test_a_store_whose_birth_was_cut_off_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    cut_in_a_write(path, 1)
+    store = await SqliteStore.open(path, ignore)
+    assert store.notice is None
+    assert store.degraded is None
+    await store.aclose()
+    assert not path.with_name("store.db-journal").exists()
+
+
+async def test_a_rollback_journal_beside_a_grown_store_is_not_used(path: Path) -> None:
+    before = contents(path)
+    foreign = path.with_name("other") / path.name
+    foreign.parent.mkdir()
+    cut_in_a_write(foreign, 1)
+    shutil.copy(foreign.with_name("store.db-journal"), path.parent)
+    store = await SqliteStore.open(path, ignore)
+    assert "journal of another database" in (store.notice or "")
+    await store.aclose()
+    assert contents(path) == before
+    assert len(list(path.parent.glob("store.db.foreign-*-journal"))) == 1
