@@ -114,17 +114,13 @@ class Child:
     # ---- what it costs ----
 
     def cpu_ms(self) -> float:
-        """CPU time used so far."""
-        return cpu_ms(self.pid)
+        """CPU time used so far, by the processes that it made too."""
+        return sum(map(cpu_ms, family(self.pid)))
 
     def memory_mib(self) -> tuple[float, float]:
-        """Resident and proportional set size."""
-        sizes = dict.fromkeys(("Rss", "Pss"), 0.0)
-        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            if name in sizes:
-                sizes[name] = int(rest.split()[0]) / 1024
-        return sizes["Rss"], sizes["Pss"]
+        """Resident set size, and the proportional one of it and of the processes it made."""
+        rss, _ = memory_mib(self.pid)
+        return rss, sum(memory_mib(pid)[1] for pid in family(self.pid))
 
     # ---- its life ----
 
@@ -183,6 +179,25 @@ def scripted(*steps: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """Options of `initialize` for a sidecar whose model plays `steps` at every prompt."""
     quiet = {"logLevel": "error", "provider": "scripted", "script": list(steps)}
     return {"settings": {**quiet, **settings}}
+
+
+def family(pid: int) -> list[int]:
+    """A process, its children, and theirs."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def memory_mib(pid: int) -> tuple[float, float]:
+    """Resident and proportional set size."""
+    sizes = dict.fromkeys(("Rss", "Pss"), 0.0)
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name in sizes:
+            sizes[name] = int(rest.split()[0]) / 1024
+    return sizes["Rss"], sizes["Pss"]
 
 
 def cpu_ms(pid: int) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sidecar.ids import new_id
-from sidecar.stores.schema import PART_BITS, SCHEMA_VERSION, create_first
+from sidecar.stores.schema import PART_BITS, SCHEMA_VERSION, create
 
 VOCABULARY = 40_000
 WORDS = 36
@@ -55,15 +55,14 @@ def _store(path: Path, plan: Iterator[tuple[int, str]], *, indexed: bool = False
     conn.execute("PRAGMA journal_mode = WAL")
     conn.execute("PRAGMA synchronous = OFF")
     conn.execute("PRAGMA wal_autocheckpoint = 0")
+    create(conn)
     conn.execute("BEGIN")
-    create_first(conn)
     say = speaker()
     for number, (count, conversation_id) in enumerate(plan, 1):
         _conversation(conn, number, conversation_id, count, say)
     conn.execute("UPDATE meta SET change_no = (SELECT count(*) FROM conversations)")
     if indexed:
         conn.execute("INSERT INTO messages_fts (messages_fts) VALUES ('rebuild')")
-    conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     conn.execute("COMMIT")
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     conn.close()

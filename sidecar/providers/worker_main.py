@@ -33,6 +33,8 @@ HEARTBEAT = 1.0
 """Seconds between two signs of life while a call runs."""
 MOST_UNREAD = 256 * 1024
 """Bytes that may wait to be read before the model is read no further."""
+GATHERING = 0.005
+"""Seconds between two frames of events."""
 _CHUNK = 1 << 16
 
 MakeProvider = Callable[[Config], ModelProvider]
@@ -115,12 +117,15 @@ class Worker:
 
 
 class Outbox:
-    """What is to be written. Events that come in one turn of the loop go in one frame."""
+    """What is to be written. The first event after a pause goes at once; what comes close behind
+    it is gathered, so that a fast model costs a frame every few milliseconds and not every token.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         self._events: list[ModelEvent] = []
+        self._gathered_at = 0.0
         self._bytes = bytearray()
         self._has_room = anyio.Event()
         self._is_watching = False
@@ -128,7 +133,7 @@ class Outbox:
 
     def add(self, event: ModelEvent) -> None:
         if not self._events:
-            self._loop.call_soon(self._gather)
+            self._loop.call_at(self._gathered_at + GATHERING, self._gather)
         self._events.append(event)
 
     def send(self, message: wire.FromWorker) -> None:
@@ -144,6 +149,7 @@ class Outbox:
 
     def _gather(self) -> None:
         if self._events:
+            self._gathered_at = self._loop.time()
             events, self._events = self._events, []
             self._bytes += wire.frame(wire.Events(events))
             self._write()
