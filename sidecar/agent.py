@@ -8,6 +8,7 @@ from typing import Protocol
 
 import anyio
 
+from .approvals import Approvals
 from .conversations import Conversation, Message, StopReason
 from .errors import (
     AgentError,
@@ -39,6 +40,7 @@ class Host(Protocol):
     store: ConversationStore
     journal: Journal
     flusher: Flusher
+    approvals: Approvals
     config: Config
 
     def make_provider(self, config: Config) -> ModelProvider: ...
@@ -237,6 +239,7 @@ class Agent:
             history=self._history,
             store=store,
             flusher=self._host.flusher,
+            approvals=self._host.approvals,
         )
         try:
             outcome = await self._run_turn(self.turn, reply)

@@ -267,3 +267,43 @@ class Receipt(Value, frozen=True, kw_only=True):
     position: int
     duplicate: bool = False
     """True when this request key had been accepted before."""
+
+
+# ---- approvals ----------------------------------------------------------------------------
+
+
+class ToolKind(StrEnum):
+    """What using a tool may come to."""
+
+    READ = "read"
+    EDIT = "edit"
+    RUN = "run"
+
+
+class ApprovalState(StrEnum):
+    PENDING = "pending"
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    """Its turn ended, or nobody answered in time."""
+    USED = "used"
+
+
+ApprovalDecision = Literal["allow", "deny"]
+
+
+class Approval(Value, frozen=True, kw_only=True):
+    """A question to the user. `contentHash` has to come back with the answer: it says what was
+    read by who answers."""
+
+    approval_id: str
+    conversation_id: str
+    turn_id: str
+    tool_call_id: str
+    tool: str
+    title: str
+    text: str
+    content_hash: str
+    state: ApprovalState
+    requested_at: int
+    expires_at: int

@@ -16,6 +16,8 @@ import msgspec
 
 from .conversations import (
     AgentMode,
+    Approval,
+    ApprovalState,
     JsonObject,
     Message,
     Natural,
@@ -130,6 +132,20 @@ class TurnSteered(Fact, frozen=True, kw_only=True, tag="turnSteered"):
     text: str = ""
 
 
+class ApprovalRequested(Fact, frozen=True, kw_only=True, tag="approvalRequested"):
+    """A turn waits for the user's answer; `approval/respond` gives it, from any window."""
+
+    approval: Approval
+
+
+class ApprovalResolved(Fact, frozen=True, kw_only=True, tag="approvalResolved"):
+    """Answered, or not to be answered any more."""
+
+    approval_id: str
+    turn_id: str
+    state: ApprovalState
+
+
 DurableEvent = (
     TurnQueued
     | TurnStarted
@@ -144,6 +160,8 @@ DurableEvent = (
     | QueueChanged
     | Rewound
     | TurnSteered
+    | ApprovalRequested
+    | ApprovalResolved
 )
 
 

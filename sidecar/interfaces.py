@@ -13,6 +13,8 @@ import msgspec
 
 from .conversations import (
     AgentMode,
+    Approval,
+    ApprovalDecision,
     ContextFile,
     Conversation,
     JsonObject,
@@ -26,6 +28,7 @@ from .conversations import (
     QueueState,
     Receipt,
     StopReason,
+    ToolKind,
     TurnError,
     TurnResult,
     Usage,
@@ -119,11 +122,26 @@ class ToolOutput(msgspec.Struct, frozen=True):
     is_error: bool = False
 
 
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What exactly is asked for. `text` is what will run or be written, as the user sees it;
+    `state` what else it depends on, such as the folder it runs in or what a file holds now."""
+
+    title: str
+    text: str
+    state: JsonObject = {}
+
+
 class Tool(Protocol):
     """Something an agent can do. Whether it may is decided before `run` is called."""
 
     spec: ToolSpec
-    reads_only: bool
+    kind: ToolKind
+
+    async def subject(self, arguments: JsonObject) -> Subject:
+        """What the user is shown when `run` has to be approved first; asked for again right
+        before it, and nothing is run if it has changed. Raises `MessageProcessingFailed` with
+        words for the model when the arguments make no sense."""
+        ...
 
     async def run(self, arguments: JsonObject) -> ToolOutput:
         """Do it. Wrong arguments and everyday failures (no such file) are an `is_error`
@@ -469,8 +487,18 @@ class ConversationStore(Protocol):
         ...
 
     async def tool_started(
-        self, conversation_id: str, turn_id: str, reply_id: str, part: int, call: ToolCall
-    ) -> None: ...
+        self,
+        conversation_id: str,
+        turn_id: str,
+        reply_id: str,
+        part: int,
+        call: ToolCall,
+        *,
+        approval: Approval | None = None,
+    ) -> None:
+        """`approval` is used up in the same commit. Raises `Conflict` if it cannot be."""
+        ...
+
     async def tool_finished(
         self,
         conversation_id: str,
@@ -510,6 +538,22 @@ class ConversationStore(Protocol):
 
     def other_windows(self) -> int:
         """How many other sidecars have this store open."""
+        ...
+
+    # approvals
+    async def ask_approval(self, question: Approval) -> None: ...
+    async def answer_approval(
+        self, approval_id: str, decision: ApprovalDecision, content_hash: str
+    ) -> Approval:
+        """Raises `NotFound`, or `Conflict` when it is not open or asks for something else."""
+        ...
+
+    async def settle_approval(self, approval_id: str) -> Approval:
+        """As it was answered; expired from now on if it was not."""
+        ...
+
+    async def open_approvals(self, conversation_id: str | None = None) -> Sequence[Approval]:
+        """Those that wait for an answer, oldest first."""
         ...
 
     # readers

@@ -15,6 +15,7 @@ import msgspec
 
 from . import log
 from .agent import OWNED_ELSEWHERE, Agent
+from .approvals import Approvals
 from .capabilities import AgentCapability
 from .communication import AgentCommunication, answer_to
 from .conversations import (
@@ -95,10 +96,12 @@ class AgentManager:
         self.on_state: Callable[[AgentInfo], None] = lambda _: None
         self.on_degraded: Callable[[str | None], None] = lambda _: None
         self.flusher = Flusher(store, lambda reason: self.on_degraded(reason))
+        self.approvals = Approvals(store, journal)
         self.pool = AgentPool(
             store,
             journal,
             self.flusher,
+            self.approvals,
             config=config or Config(),
             make_provider=make_provider,
             make_tools=make_tools,

@@ -13,6 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .agent import Agent
+from .approvals import Approvals
 from .capabilities import CapabilityRegistry, capability_of
 from .conversations import Conversation, StopReason
 from .errors import AgentError, CreationFailed, LimitReached, NotFound
@@ -48,6 +49,7 @@ class AgentPool:
         store: ConversationStore,
         journal: Journal,
         flusher: Flusher,
+        approvals: Approvals,
         *,
         config: Config,
         make_provider: MakeProvider,
@@ -58,6 +60,7 @@ class AgentPool:
         self.store = store
         self.journal = journal
         self.flusher = flusher
+        self.approvals = approvals
         self.config = config
         self.registry = AgentRegistry(config.settings.max_active_agents)
         self.capabilities = CapabilityRegistry()

@@ -31,6 +31,7 @@ from .faces.jsonrpc import Envelope, Handler, SidecarProtocol, make_server
 from .faces.native import NativeFace
 from .faces.options import process_to_watch, read_initialize
 from .faces.parent import exit_of
+from .faces.permissions import PermissionRequests, can_be_asked
 from .faces.stdio import reader_of, room_in
 from .faces.watchdog import Watchdog, editor_is_gone, leave_within, receive_signals
 from .interfaces import ModelProvider, Tool
@@ -152,6 +153,11 @@ class Serving:
                     other_windows=store.other_windows,
                 )
                 self._handlers = face.handlers()
+                if can_be_asked(self._params.capabilities):
+                    permissions = PermissionRequests(
+                        self._journal, manager.approvals, self._protocol.ask, manager.has_agent
+                    )
+                    tasks.start_soon(permissions.run, name="permissions")
                 self._opened.set()
                 self._say_ready(store.store_id, store.degraded)
                 for line in (self._complaint, store.notice):
@@ -224,8 +230,10 @@ class Serving:
         return {used for key in keys for used in (key, key.strip()) if used}
 
     async def _linger(self, manager: AgentManager) -> None:
-        """The editor is gone: let running turns end, up to `lingerTimeout`; then be quick."""
+        """The editor is gone: let running turns end, up to `lingerTimeout`; then be quick. Who
+        would have been asked for approval is not there any more."""
         manager.pool.drain()
+        manager.approvals.close()
         if not self._in_a_hurry:
             with anyio.move_on_after(manager.config.settings.linger_timeout / 1000):
                 await manager.pool.quiet()

@@ -6,8 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
+from .approvals import Approvals, Verdict, content_hash, verdict_on
 from .conversations import (
     AgentMode,
+    Approval,
+    ApprovalState,
     Message,
     MessageSettings,
     MessageStatus,
@@ -84,6 +87,7 @@ class Turn:
         history: Sequence[Message],
         store: ConversationStore,
         flusher: Flusher,
+        approvals: Approvals,
     ) -> None:
         self.started = started
         self.reply = reply
@@ -95,6 +99,7 @@ class Turn:
         self._history = history
         self._store = store
         self._flusher = flusher
+        self._approvals = approvals
         self._steered = False
         self._begun = False
 
@@ -204,8 +209,7 @@ class Turn:
         part = self.reply.add(
             ToolCallPart(tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments)
         )
-        await self._store.tool_started(entry.conversation_id, turn_id, reply_id, part, call)
-        output = await self._tool_output(call)
+        output = await self._use(call, part)
         part = self.reply.add(
             ToolResultPart(
                 tool_call_id=call.tool_call_id, content=output.content, is_error=output.is_error
@@ -215,18 +219,49 @@ class Turn:
             entry.conversation_id, turn_id, reply_id, part, call.tool_call_id, output
         )
 
-    async def _tool_output(self, call: ToolCall) -> ToolOutput:
+    async def _use(self, call: ToolCall, part: int) -> ToolOutput:
+        """Run the tool if it may be run. That it starts is committed before it does."""
+        conversation_id = self.started.entry.conversation_id
+        turn_id, reply_id = self.started.turn_id, self.started.reply_id
         tool = self._tools.get(call.name)
-        if tool is None:
-            known = ", ".join(self._tools) or "none"
-            return ToolOutput(f"There is no tool '{call.name}'. Tools: {known}.", is_error=True)
-        if not tool.reads_only:
-            return ToolOutput(f"'{call.name}' is not allowed in this mode.", is_error=True)
+        approval, refusal = await self._may_use(tool, call)
+        await self._store.tool_started(
+            conversation_id, turn_id, reply_id, part, call, approval=approval
+        )
+        if tool is None or refusal is not None:
+            return ToolOutput(refusal or "", is_error=True)
         try:
             return await tool.run(call.arguments)
         except Exception:
             logger.exception("a tool failed", extra={"tool": call.name})
             return ToolOutput(f"'{call.name}' failed unexpectedly.", is_error=True)
+
+    async def _may_use(
+        self, tool: Tool | None, call: ToolCall
+    ) -> tuple[Approval | None, str | None]:
+        """The approval that was needed and given; or why the tool is not run, for the model."""
+        if tool is None:
+            known = ", ".join(self._tools) or "none"
+            return None, f"There is no tool '{call.name}'. Tools: {known}."
+        verdict = verdict_on(self._mode, tool)
+        if verdict is Verdict.ALLOW:
+            return None, None
+        if verdict is Verdict.DENY:
+            return None, f"'{call.name}' is not allowed in this mode."
+        return await self._ask(tool, call)
+
+    async def _ask(self, tool: Tool, call: ToolCall) -> tuple[Approval | None, str | None]:
+        entry, turn_id = self.started.entry, self.started.turn_id
+        try:
+            subject = await tool.subject(call.arguments)
+            answer = await self._approvals.ask(entry.conversation_id, turn_id, call, subject)
+            if answer.state is not ApprovalState.ALLOWED:
+                return None, f"The user did not allow '{call.name}' ({answer.state})."
+            if content_hash(call, await tool.subject(call.arguments)) != answer.content_hash:
+                return None, "What this is about has changed since the user allowed it. Ask again."
+        except MessageProcessingFailed as error:
+            return None, error.message
+        return answer, None
 
 
 def _stop_reason(stop: ModelStop) -> StopReason:

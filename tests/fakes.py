@@ -8,11 +8,13 @@ from typing import Any
 
 import anyio
 
+from sidecar.conversations import ToolKind
 from sidecar.errors import AgentError
 from sidecar.interfaces import (
     ModelEvent,
     ModelRequest,
     ModelStop,
+    Subject,
     TextDelta,
     ToolOutput,
     ToolSpec,
@@ -119,12 +121,16 @@ class FakeModels:
 
 
 class FakeTool:
-    """Says back what it was asked."""
+    """Says back what it was asked. `state` is what else an approval of it is bound to."""
 
-    def __init__(self, name: str = "look", *, reads_only: bool = True) -> None:
+    def __init__(self, name: str = "look", *, kind: ToolKind = ToolKind.READ) -> None:
         self.spec = ToolSpec(name=name, description=f"{name}s", input_schema={"type": "object"})
-        self.reads_only = reads_only
+        self.kind = kind
+        self.state: dict[str, Any] = {}
         self.calls: list[dict[str, Any]] = []
+
+    async def subject(self, arguments: dict[str, Any]) -> Subject:
+        return Subject(title=self.spec.name, text=repr(arguments), state=dict(self.state))
 
     async def run(self, arguments: dict[str, Any]) -> ToolOutput:
         self.calls.append(arguments)

@@ -109,6 +109,53 @@ export interface Allowed {
   reason: string;
 }
 
+/**
+ * A question to the user. `contentHash` has to come back with the answer: it says what was read by
+ * who answers.
+ */
+export interface Approval {
+  approvalId: string;
+  conversationId: string;
+  turnId: string;
+  toolCallId: string;
+  tool: string;
+  title: string;
+  text: string;
+  contentHash: string;
+  state: ApprovalState;
+  requestedAt: number;
+  expiresAt: number;
+}
+
+/** A turn waits for the user's answer; `approval/respond` gives it, from any window. */
+export interface ApprovalRequested {
+  type: "approvalRequested";
+  conversationId: string;
+  seq: number;
+  /** @default 0 */
+  at?: number;
+  approval: Approval;
+}
+
+/** Answered, or not to be answered any more. */
+export interface ApprovalResolved {
+  type: "approvalResolved";
+  conversationId: string;
+  seq: number;
+  /** @default 0 */
+  at?: number;
+  approvalId: string;
+  turnId: string;
+  state: ApprovalState;
+}
+
+/** - `expired`: Its turn ended, or nobody answered in time. */
+export type ApprovalState = "allowed" | "denied" | "expired" | "pending" | "used";
+
+export interface ApprovalsOpen {
+  approvals: Approval[];
+}
+
 export interface Archive {
   conversationId: string;
   /** @default true */
@@ -255,7 +302,9 @@ export type DurableEvent =
   | TitleChanged
   | QueueChanged
   | Rewound
-  | TurnSteered;
+  | TurnSteered
+  | ApprovalRequested
+  | ApprovalResolved;
 
 export interface ErrorData {
   type: string;
@@ -286,6 +335,8 @@ export type Event =
   | QueueChanged
   | Rewound
   | TurnSteered
+  | ApprovalRequested
+  | ApprovalResolved
   | Delta;
 
 export interface Experimental {
@@ -415,6 +466,10 @@ export interface Latency {
   maxMs: number;
 }
 
+export interface ListApprovals {
+  conversationId?: string | null;
+}
+
 export interface ListConversations {
   cursor?: string | null;
   sinceChange?: number | null;
@@ -536,6 +591,12 @@ export type Part =
   | FilePart
   | ErrorPart
   | SteeringPart;
+
+/** The answer to `permission/request`. */
+export interface Permission {
+  decision: "allow" | "deny";
+  contentHash: string;
+}
 
 /** A place in a text file, counted as LSP counts: from zero, UTF-16 code units. */
 export interface Position {
@@ -706,6 +767,13 @@ export interface Replay {
   events: DurableEvent[];
   openMessage?: Message | null;
   openParts: OpenPart[];
+}
+
+export interface RespondApproval {
+  approvalId: string;
+  decision: "allow" | "deny";
+  /** That of what was read by who answers. */
+  contentHash: string;
 }
 
 export interface Restored {
@@ -1312,6 +1380,10 @@ export interface Methods {
   "conversation/export": { params: ExportConversation; result: Exported };
   /** Bring in a JSON export. */
   "conversation/import": { params: ImportConversation; result: Conversation };
+  /** What waits for the user's answer. */
+  "approval/list": { params: ListApprovals; result: ApprovalsOpen };
+  /** The first answer counts; later: CONFLICT. */
+  "approval/respond": { params: RespondApproval; result: Approval };
   /** Add or replace one by its name. */
   "capability/register": { params: RegisterCapability; result: Done };
   /** Take one away. */
@@ -1338,6 +1410,15 @@ export interface Methods {
   "sidecar/metrics": { params: Nothing; result: Metrics };
   /** This interface as an OpenRPC document. */
   "rpc.discover": { params: Nothing; result: Record<string, unknown> };
+}
+
+/** Requests of the sidecar. */
+export interface ServerRequests {
+  /**
+   * Asked of the owner's client if it says that it can (`permissionRequest` in
+   * `capabilities.experimental.sidecar`); `$/cancelRequest` when it was answered elsewhere.
+   */
+  "permission/request": { params: Approval; result: Permission };
 }
 
 /** Params by the name of the notification. */

@@ -7,6 +7,7 @@ a cancel scope each, and errors cross the wire without traceback, path or key.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -121,6 +122,14 @@ def _explained(error: str) -> str:
     return error
 
 
+class _Asked:
+    """A request of ours that waits for the client's answer."""
+
+    def __init__(self) -> None:
+        self.answered = anyio.Event()
+        self.answer: Envelope | None = None
+
+
 class SidecarProtocol(JsonRPCProtocol):
     """One client's protocol. Needs `attach` before the first message."""
 
@@ -128,6 +137,8 @@ class SidecarProtocol(JsonRPCProtocol):
         super().__init__(server, converter)
         self._requests: dict[RequestId, anyio.CancelScope] = {}
         self._progress: dict[RequestId, RequestId] = {}
+        self._asked: dict[RequestId, _Asked] = {}
+        self._numbers = itertools.count(1)
         self._methods = {method.name: method for method in wire.METHODS}
         self._notifications = {n.name: n for n in wire.CLIENT_NOTIFICATIONS}
         self.timings = Timings()
@@ -157,7 +168,7 @@ class SidecarProtocol(JsonRPCProtocol):
         if message.jsonrpc != "2.0" or (message.method is UNSET and message.id is UNSET):
             self.refuse(_id(message), wire.INVALID_REQUEST, "Not a JSON-RPC 2.0 message.")
         elif message.method is UNSET:
-            logger.debug("response to a request that was not made", extra={"id": message.id})
+            self._take_answer(message)
         elif message.id is UNSET:
             self._handle_notification(message.method, message.params)
         elif message.id is None:
@@ -191,6 +202,14 @@ class SidecarProtocol(JsonRPCProtocol):
             self._tasks.start_soon(
                 self._serve, msg_id, method_name, handler, typed, token, name=method_name
             )
+
+    def _take_answer(self, message: Envelope) -> None:
+        asked = self._asked.get(message.id) if isinstance(message.id, int | str) else None
+        if asked is None:
+            logger.debug("response to a request that was not made", extra={"id": message.id})
+        else:
+            asked.answer = message
+            asked.answered.set()
 
     def _handle_notification(self, method_name: str, params: Any) -> None:
         if method_name == "exit":
@@ -276,6 +295,27 @@ class SidecarProtocol(JsonRPCProtocol):
             logger.exception("a handler failed", extra={"method": method})
 
     # ---- outgoing ----
+
+    async def ask(self, method: wire.Method, params: Any) -> Any:
+        """Ask the client and wait for its typed answer. Being cancelled withdraws the request.
+        Raises `RpcError` when it answers with an error, or with what makes no sense."""
+        msg_id = f"sidecar-{next(self._numbers)}"
+        asked = self._asked[msg_id] = _Asked()
+        self._send_data({"jsonrpc": "2.0", "id": msg_id, "method": method.name, "params": params})
+        try:
+            await asked.answered.wait()
+        except anyio.get_cancelled_exc_class():
+            self.notify("$/cancelRequest", {"id": msg_id})
+            raise
+        finally:
+            del self._asked[msg_id]
+        result = asked.answer.result if asked.answer else UNSET
+        if result is UNSET:
+            raise RpcError(wire.INTERNAL_ERROR, f"The client did not answer {method.name}.")
+        try:
+            return msgspec.json.decode(result, type=method.result)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RpcError(wire.INVALID_PARAMS, f"{method.name}: {error}") from None
 
     def respond(self, msg_id: RequestId, result: Any) -> None:
         """A response whose result cannot be encoded is an error, not a missing response."""

@@ -18,7 +18,7 @@ import anyio.to_thread
 import msgspec
 
 from .. import __version__, export, retention
-from ..conversations import Conversation, Page, Prompt, QueueEntry, Receipt, TurnResult
+from ..conversations import Approval, Conversation, Page, Prompt, QueueEntry, Receipt, TurnResult
 from ..errors import AgentError, InvalidState, LoadFailed, NotFound
 from ..events import CatchUp, Cursor, Missing
 from ..interfaces import ConversationList, SearchResult
@@ -410,6 +410,20 @@ class NativeFace:
                 f.encode_name for f in secrets if getattr(config.secrets, f.name) is not None
             ),
             problems=tuple(problems(config)),
+        )
+
+    # ---- approvals ----
+
+    @method("approval/list")
+    async def list_approvals(self, params: wire.ListApprovals) -> wire.ApprovalsOpen:
+        return wire.ApprovalsOpen(
+            approvals=tuple(await self._store.open_approvals(params.conversation_id))
+        )
+
+    @method("approval/respond")
+    async def respond_approval(self, params: wire.RespondApproval) -> Approval:
+        return await self._manager.approvals.respond(
+            params.approval_id, params.decision, params.content_hash
         )
 
     # ---- webviews ----

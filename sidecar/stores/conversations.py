@@ -205,7 +205,7 @@ def delete(write: Write, conversation_id: str) -> None:
     ranges = [part_range(key) for key in keys]
     conn.executemany("DELETE FROM parts WHERE key >= ? AND key < ?", ranges)
     conn.executemany("DELETE FROM chunks WHERE part >= ? AND part < ?", ranges)
-    for table in ("messages", "queue", "request_keys", "events", "owners"):
+    for table in ("approvals", "messages", "queue", "request_keys", "events", "owners"):
         conn.execute(f"DELETE FROM {table} WHERE conversation = ?", (row.key,))
     conn.execute(
         "DELETE FROM request_keys WHERE conversation = ? AND result = ?", (STORE_WIDE, row.id)

@@ -9,7 +9,7 @@ import msgspec
 from ..conversations import QueueState, TurnResult
 from ..events import MessageCompleted, TurnEnded, UsageReported
 from ..interfaces import TurnOutcome
-from . import search
+from . import approvals, search
 from .queue import store_ending
 from .rows import (
     ConversationRow,
@@ -70,6 +70,7 @@ def finish(write: Write, row: ConversationRow, turn: Running, outcome: TurnOutco
     )
     (user,) = conn.execute("SELECT key FROM messages WHERE id = ?", (turn.message_id,)).fetchone()
     search.note(conn, (user, turn.reply))
+    approvals.expire(write, row, turn.turn)
     store_ending(conn, turn.message_id, outcome.stop_reason, outcome.error)
     _end_entry(conn, turn, outcome.queue_state)
     return _tell(write, row, turn, outcome)

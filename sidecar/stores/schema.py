@@ -171,7 +171,31 @@ def children(conn: sqlite3.Connection) -> None:
     )
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (first, commits, children)
+def approvals(conn: sqlite3.Connection) -> None:
+    conn.execute(
+        """
+        CREATE TABLE approvals (
+            key INTEGER PRIMARY KEY,
+            id BLOB NOT NULL UNIQUE,
+            conversation INTEGER NOT NULL REFERENCES conversations (key),
+            turn BLOB NOT NULL,
+            tool_call_id TEXT NOT NULL,
+            tool TEXT NOT NULL,
+            title TEXT NOT NULL,
+            text TEXT NOT NULL,
+            hash TEXT NOT NULL,
+            state TEXT NOT NULL,
+            requested_at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL
+        ) STRICT
+        """
+    )
+    conn.execute(
+        "CREATE INDEX approvals_open ON approvals (conversation, turn) WHERE state = 'pending'"
+    )
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (first, commits, children, approvals)
 """Every step from an empty file to the current schema, in order. A step that was released is
 never changed; its name is kept in the store."""
 

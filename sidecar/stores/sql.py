@@ -13,6 +13,8 @@ from anyio import to_thread
 from .. import processes
 from ..conversations import (
     AgentMode,
+    Approval,
+    ApprovalDecision,
     ContextFile,
     Conversation,
     Message,
@@ -41,6 +43,7 @@ from ..interfaces import (
 )
 from ..processes import ChildRecord
 from . import (
+    approvals,
     children,
     conversations,
     following,
@@ -330,10 +333,19 @@ class SqlStore(OpenStore):
         await self._write(lambda write: turns.request_started(write, conversation_id, turn_id))
 
     async def tool_started(
-        self, conversation_id: str, turn_id: str, reply_id: str, part: int, call: ToolCall
+        self,
+        conversation_id: str,
+        turn_id: str,
+        reply_id: str,
+        part: int,
+        call: ToolCall,
+        *,
+        approval: Approval | None = None,
     ) -> None:
         await self._write(
-            lambda write: turns.tool_started(write, conversation_id, turn_id, reply_id, part, call)
+            lambda write: turns.tool_started(
+                write, conversation_id, turn_id, reply_id, part, call, approval
+            )
         )
 
     async def tool_finished(
@@ -370,6 +382,24 @@ class SqlStore(OpenStore):
             return count
 
         return await self._write(settle)
+
+    # ---- approvals ----
+
+    async def ask_approval(self, question: Approval) -> None:
+        await self._write(lambda write: turns.ask_approval(write, question))
+
+    async def answer_approval(
+        self, approval_id: str, decision: ApprovalDecision, content_hash: str
+    ) -> Approval:
+        return await self._write(
+            lambda write: approvals.answer(write, approval_id, decision, content_hash)
+        )
+
+    async def settle_approval(self, approval_id: str) -> Approval:
+        return await self._write(lambda write: approvals.settle(write, approval_id))
+
+    async def open_approvals(self, conversation_id: str | None = None) -> Sequence[Approval]:
+        return await self._read(lambda conn: approvals.open_ones(conn, conversation_id))
 
     # ---- child processes ----
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from ..conversations import (
+    Approval,
     FilePart,
     Message,
     MessageStatus,
@@ -29,6 +30,7 @@ from ..events import (
 )
 from ..ids import new_id
 from ..interfaces import StartedTurn, TextChunk, ToolCall, ToolOutput, TurnOutcome
+from . import approvals
 from .owners import IsDead, claim
 from .recovery import settle_dead
 from .rows import (
@@ -187,9 +189,17 @@ def _mark_requested(conn: sqlite3.Connection, turn: Running) -> None:
 
 
 def tool_started(
-    write: Write, conversation_id: str, turn_id: str, reply_id: str, part: int, call: ToolCall
+    write: Write,
+    conversation_id: str,
+    turn_id: str,
+    reply_id: str,
+    part: int,
+    call: ToolCall,
+    approval: Approval | None,
 ) -> None:
     row, turn = running(write, conversation_id, turn_id)
+    if approval is not None:
+        approvals.use(write, approval)
     if not turn.requested:
         _mark_requested(write.conn, turn)
     stored = ToolCallPart(tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments)
@@ -205,6 +215,11 @@ def tool_started(
             arguments=call.arguments,
         ),
     )
+
+
+def ask_approval(write: Write, question: Approval) -> None:
+    row, _ = running(write, question.conversation_id, question.turn_id)
+    approvals.ask(write, row, question)
 
 
 def tool_finished(

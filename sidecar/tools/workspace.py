@@ -8,6 +8,7 @@ answers from an old state.
 from __future__ import annotations
 
 import fnmatch
+import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,9 +19,9 @@ from typing import Annotated, TypeVar
 import msgspec
 from anyio import to_thread
 
-from ..conversations import JsonObject
+from ..conversations import JsonObject, ToolKind
 from ..errors import AgentError
-from ..interfaces import Tool, ToolOutput, ToolSpec
+from ..interfaces import Subject, Tool, ToolOutput, ToolSpec
 from .files import Entry, Refused, Workspace, opened, text_of
 from .question import Question, words_of
 from .ranking import Passage, Ranking
@@ -124,11 +125,14 @@ SEARCH = ToolSpec(
 class WorkspaceTool:
     """A read-only tool. Failures that a model can do something about become outputs."""
 
-    reads_only = True
+    kind = ToolKind.READ
 
     def __init__(self, spec: ToolSpec, answer: Callable[[JsonObject], Awaitable[str]]) -> None:
         self.spec = spec
         self._answer = answer
+
+    async def subject(self, arguments: JsonObject) -> Subject:
+        return Subject(title=self.spec.name, text=json.dumps(arguments, ensure_ascii=False))
 
     async def run(self, arguments: JsonObject) -> ToolOutput:
         try:

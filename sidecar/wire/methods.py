@@ -16,6 +16,8 @@ from .. import errors
 from ..capabilities import AgentCapability
 from ..conversations import (
     AgentMode,
+    Approval,
+    ApprovalDecision,
     ContextFile,
     Conversation,
     ConversationId,
@@ -421,6 +423,31 @@ class Metrics(Params, frozen=True, kw_only=True):
     commits: int
 
 
+# ---- approvals ---------------------------------------------------------------------------
+
+
+class ListApprovals(Params, frozen=True, kw_only=True):
+    conversation_id: ConversationId | None = None
+
+
+class ApprovalsOpen(Params, frozen=True, kw_only=True):
+    approvals: tuple[Approval, ...]
+
+
+class RespondApproval(Params, frozen=True, kw_only=True):
+    approval_id: Annotated[str, Meta(max_length=128)]
+    decision: ApprovalDecision
+    content_hash: Annotated[str, Meta(max_length=64)]
+    """That of what was read by who answers."""
+
+
+class Permission(Params, frozen=True, kw_only=True):
+    """The answer to `permission/request`."""
+
+    decision: ApprovalDecision
+    content_hash: Annotated[str, Meta(max_length=64)]
+
+
 # ---- lifecycle ---------------------------------------------------------------------------
 
 
@@ -534,6 +561,10 @@ METHODS: tuple[Method, ...] = (
         "conversation/export", ExportConversation, Exported, "JSON or Markdown; needs no agent."
     ),
     Method("conversation/import", ImportConversation, Conversation, "Bring in a JSON export."),
+    Method("approval/list", ListApprovals, ApprovalsOpen, "What waits for the user's answer."),
+    Method(
+        "approval/respond", RespondApproval, Approval, "The first answer counts; later: CONFLICT."
+    ),
     Method("capability/register", RegisterCapability, Done, "Add or replace one by its name."),
     Method("capability/unregister", NameOfCapability, Done, "Take one away."),
     Method("capability/list", OfConversation, Capabilities, "Empty for an unknown id."),
@@ -552,6 +583,16 @@ METHODS: tuple[Method, ...] = (
 CLIENT_NOTIFICATIONS: tuple[Notification, ...] = (
     Notification("webview/didDisconnect", WebviewGone, "A webview went away; turns go on."),
     Notification("webview/didReconnect", WebviewBack, "A webview is there again."),
+)
+
+SERVER_REQUESTS: tuple[Method, ...] = (
+    Method(
+        "permission/request",
+        Approval,
+        Permission,
+        "Asked of the owner's client if it says that it can (`permissionRequest` in "
+        "`capabilities.experimental.sidecar`); `$/cancelRequest` when it was answered elsewhere.",
+    ),
 )
 
 SERVER_NOTIFICATIONS: tuple[Notification, ...] = (

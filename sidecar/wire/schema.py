@@ -125,7 +125,7 @@ def definitions(ref_template: str = "#/$defs/{name}") -> Definitions:
 
 
 def _message_types() -> Iterable[Any]:
-    for method in methods.METHODS:
+    for method in (*methods.METHODS, *methods.SERVER_REQUESTS):
         yield from (method.params, method.result)
     for notification in (*methods.CLIENT_NOTIFICATIONS, *methods.SERVER_NOTIFICATIONS):
         yield notification.params
@@ -315,6 +315,7 @@ def openrpc() -> Schema:
             "x-protocolVersion": methods.PROTOCOL_VERSION,
         },
         "methods": [_method(method, known) for method in methods.METHODS],
+        "x-serverRequests": [_method(method, known) for method in methods.SERVER_REQUESTS],
         "x-lifecycle": _lifecycle(known),
         "x-notifications": {
             "client": [_notification(each, known) for each in methods.CLIENT_NOTIFICATIONS],

@@ -37,7 +37,8 @@ def protocol() -> str:
         f"export const PROTOCOL_VERSION = {methods.PROTOCOL_VERSION};\n",
         _error_codes(),
         *(_definition(name, schema) for name, schema in known.by_name.items()),
-        _methods(methods.METHODS, known),
+        _methods("Methods", "Requests to the sidecar.", methods.METHODS, known),
+        _methods("ServerRequests", "Requests of the sidecar.", methods.SERVER_REQUESTS, known),
         _notifications("ServerNotifications", methods.SERVER_NOTIFICATIONS, known),
         _notifications("ClientNotifications", methods.CLIENT_NOTIFICATIONS, known),
     ]
@@ -53,8 +54,8 @@ def _error_codes() -> str:
     return "\n".join(lines)
 
 
-def _methods(table: Iterable[Method], known: Definitions) -> str:
-    lines = ["/** Requests to the sidecar. */", "export interface Methods {"]
+def _methods(name: str, doc: str, table: Iterable[Method], known: Definitions) -> str:
+    lines = [f"/** {doc} */", f"export interface {name} {{"]
     for method in table:
         params, result = (type_of(known.by_type[kind]) for kind in (method.params, method.result))
         lines += _comment(method.doc, "  ")

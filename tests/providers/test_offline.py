@@ -23,12 +23,14 @@ from sidecar.conversations import (
     SteeringPart,
     TextPart,
     ToolCallPart,
+    ToolKind,
     ToolResultPart,
 )
 from sidecar.interfaces import (
     ModelRequest,
     ModelStop,
     ModelUsage,
+    Subject,
     TextDelta,
     Tool,
     ToolCall,
@@ -102,11 +104,14 @@ class Conversation:
 class FakeTool:
     """Answers every call alike."""
 
-    reads_only = True
+    kind = ToolKind.READ
 
     def __init__(self, name: str, content: str = "", is_error: bool = False) -> None:
         self.spec = ToolSpec(name=name, description="", input_schema={})
         self.output = ToolOutput(content, is_error)
+
+    async def subject(self, arguments: JsonObject) -> Subject:
+        return Subject(title=self.spec.name, text=str(arguments))
 
     async def run(self, arguments: JsonObject) -> ToolOutput:
         return self.output

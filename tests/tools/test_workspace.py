@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 import sidecar
+from sidecar.conversations import ToolKind
 from sidecar.errors import NetworkError
 from sidecar.interfaces import Tool, ToolOutput
 from sidecar.tools.workspace import OUTPUT_BYTES, READ_BYTES, SEARCH_BYTES, workspace_tools
@@ -314,11 +315,8 @@ async def test_without_folders_there_are_no_tools() -> None:
 
 
 async def test_every_tool_only_reads(root: Path) -> None:
-    assert {name: tool.reads_only for name, tool in tools(root).items()} == {
-        "read": True,
-        "list": True,
-        "search": True,
-    }
+    kinds = {name: tool.kind for name, tool in tools(root).items()}
+    assert kinds == dict.fromkeys(("read", "list", "search"), ToolKind.READ)
 
 
 # ---- list ----------------------------------------------------------------------------------

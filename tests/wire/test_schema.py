@@ -322,6 +322,19 @@ ERROR = conversations.TurnError(type="NETWORK_ERROR", message="It broke off.", r
 FACT: dict[str, Any] = {"conversation_id": "c", "seq": 1, "at": 5}
 TURN: dict[str, Any] = {**FACT, "message_id": "m", "turn_id": "t"}
 
+APPROVAL = conversations.Approval(
+    approval_id="a",
+    conversation_id="c",
+    turn_id="t",
+    tool_call_id="x",
+    tool="run",
+    title="Run a command",
+    text="rm -r build",
+    content_hash="0" * 64,
+    state=conversations.ApprovalState.PENDING,
+    requested_at=1,
+    expires_at=2,
+)
 EVENTS: tuple[events.Event, ...] = (
     events.TurnQueued(**FACT, message_id="m"),
     events.TurnStarted(**TURN),
@@ -336,6 +349,10 @@ EVENTS: tuple[events.Event, ...] = (
     events.QueueChanged(**FACT, message_id="m", state=QueueState.PARKED),
     events.Rewound(**FACT, revision=2),
     events.TurnSteered(**TURN, part=1, text="x"),
+    events.ApprovalRequested(**FACT, approval=APPROVAL),
+    events.ApprovalResolved(
+        **FACT, approval_id="a", turn_id="t", state=conversations.ApprovalState.DENIED
+    ),
     events.Delta(**FACT, message_id="m", part=0, kind="text", offset=2, text="x"),
 )
 OPEN = (events.OpenPart(message_id="m", part=0, length=2),)
