@@ -22,13 +22,12 @@ from urllib.parse import unquote, urlparse
 
 import anyio
 import anyio.to_thread
-import msgspec
 
 from . import log, paths, retention
 from .conversations import Conversation
 from .errors import AgentError, InitializationFailed
 from .faces.connection import Connection, encode, notification
-from .faces.jsonrpc import Envelope, Handler, SidecarProtocol, make_server
+from .faces.jsonrpc import Handler, SidecarProtocol, make_server
 from .faces.native import NativeFace
 from .faces.options import process_to_watch, read_initialize
 from .faces.parent import exit_of
@@ -68,8 +67,7 @@ class Serving:
         self._handover = handover
         self._stdout = stdout
         self._path = Path(store) if store else paths.default_store()
-        initialize = msgspec.json.decode(handover.initialize, type=Envelope)
-        self._params, self._complaint = read_initialize(bytes(initialize.params or b"{}"))
+        self._params, self._complaint = read_initialize(handover.initialize)
         self._journal = Journal()
         self._parser = FrameParser()
         self._manager: AgentManager | None = None

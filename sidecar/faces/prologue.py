@@ -154,18 +154,22 @@ def _parse(item: Frame | FrameError) -> Message:
     """A request, a notification or a response."""
     if isinstance(item, FrameError):
         raise _Refused(item.code, item.message)
-    if nesting_depth_exceeds(item.body):
-        raise _Refused(wire.INVALID_REQUEST, "The message is nested too deeply.")
+    is_deep = nesting_depth_exceeds(item.body)
     try:
         message = json.loads(item.body.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise _Refused(wire.PARSE_ERROR, "The body is not valid JSON in UTF-8.") from None
+        if not is_deep:
+            raise _Refused(wire.PARSE_ERROR, "The body is not valid JSON in UTF-8.") from None
+        message = None
     if not isinstance(message, dict):
         raise _Refused(wire.INVALID_REQUEST, "A message is one object; batches are not taken.")
     msg_id = message.get("id")
     is_response = "method" not in message and ("result" in message or "error" in message)
-    if "id" in message and type(msg_id) not in (int, str) and not is_response:  # bool is no id
+    is_id = type(msg_id) in (int, str)  # bool is none
+    if "id" in message and not is_id and not (is_response and msg_id is None):
         raise _Refused(wire.INVALID_REQUEST, "The id of a request is an integer or a string.")
+    if is_deep:
+        raise _Refused(wire.INVALID_REQUEST, "The message is nested too deeply.", msg_id)
     is_call = isinstance(message.get("method"), str)
     if message.get("jsonrpc") != "2.0" or not (is_call or is_response):
         raise _Refused(wire.INVALID_REQUEST, "This is not a JSON-RPC 2.0 message.", msg_id)

@@ -247,7 +247,7 @@ UNREADABLE = [
     (b'{"jsonrpc":"2.0","id":true,"method":"a"}', None, -32600),
     (b'{"jsonrpc":"2.0","id":1.5,"method":"a"}', None, -32600),
     (b'{"jsonrpc":"2.0","id":[1],"method":"a"}', None, -32600),
-    (nested(201), None, -32600),
+    (nested(201), 1, -32600),
     (nested(20_000), None, -32600),
     (nested(200), 1, -32002),
     (b'{"jsonrpc":"2.0","id":1,"method":"\\ud800"}', 1, -32002),
