@@ -7,6 +7,7 @@ arrive are packets of a socket, as the prologue reads a descriptor.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -159,6 +160,8 @@ class _Client:
                 self._take(last)
                 await self._settle()
             unanswered = tuple(self.protocol._requests)
+            if unanswered:
+                self._tear_out()
             tasks.cancel_scope.cancel()
         self._connection.unfollow_all()
         assert self._writer.close(PATIENCE)
@@ -183,6 +186,12 @@ class _Client:
                 cancel = {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": msg_id}}
                 self._take(frame(json.dumps(cancel).encode()))
             await anyio.sleep(1)
+
+    def _tear_out(self) -> None:
+        """End what does not end, shielded or not, so that a test fails instead of hanging."""
+        for task in asyncio.all_tasks():
+            if task.get_name() in self.protocol._methods:
+                task.cancel()
 
 
 @asynccontextmanager
