@@ -34,7 +34,7 @@ from sidecar.providers.scripted import ScriptedProvider
 from sidecar.settings import Config, Settings
 from sidecar.stores.memory import MemoryStore
 from sidecar.wire import methods as wire
-from sidecar.wire.frames import Frame, FrameParser, frame
+from sidecar.wire.frames import Frame, FrameParser
 from sidecar.wire.writer import FrameWriter
 
 Message = dict[str, Any]
@@ -184,7 +184,7 @@ class _Client:
         while (waiting := tuple(self.protocol._requests)) and time.monotonic() < deadline:
             for msg_id in waiting:
                 cancel = {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": msg_id}}
-                self._take(frame(json.dumps(cancel).encode()))
+                self.protocol.receive(json.dumps(cancel).encode())  # whatever is half read
             await anyio.sleep(1)
 
     def _tear_out(self) -> None:

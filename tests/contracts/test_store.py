@@ -259,6 +259,13 @@ async def test_a_deleted_conversation_s_id_begins_anew_where_no_reader_has_been(
         assert isinstance(await store.catch_up("c", cursor), Snapshot)
 
 
+async def test_deleting_much_comes_to_an_end(store: ConversationStore) -> None:
+    await store.create(new())
+    await exchange(store, "many " * 50_000, "words " * 50_000)
+    await store.delete("c")
+    assert (await store.list()).conversations == ()
+
+
 async def test_a_conversation_with_work_is_not_deleted(store: ConversationStore) -> None:
     await store.create(new())
     await store.enqueue("c", Prompt(input="p"), limit=1)
