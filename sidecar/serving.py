@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from .manager import AgentManager
 from .settings import Config, patched, problems
 from .stores.sqlite import SqliteStore
 from .wire import methods as wire
-from .wire.frames import Frame, FrameParser
+from .wire.frames import Frame, FrameError
 from .wire.writer import FrameWriter
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Serving:
         self._path = Path(store) if store else paths.default_store()
         self._params, self._complaint = read_initialize(handover.initialize)
         self._journal = Journal()
-        self._parser = FrameParser()
+        self._parser = handover.parser
         self._manager: AgentManager | None = None
         self._connection: Connection | None = None
         self._handlers: Mapping[str, Handler] = {}
@@ -236,18 +236,18 @@ class Serving:
 
     async def _receive(self) -> None:
         """Take requests, unless so many responses wait to be read that memory would fill."""
-        self._take(self._handover.leftover)
+        self._take(self._handover.items)
         self._reader.start()
         while True:
             await self._arrival.wait()
             self._arrival.clear()
-            self._take(self._piece)
+            self._take(self._parser.feed(self._piece))
             while self._writer.is_congested:
                 await self._room.wait()
             self._reader.resume()
 
-    def _take(self, data: bytes) -> None:
-        for item in self._parser.feed(data):
+    def _take(self, items: Sequence[Frame | FrameError]) -> None:
+        for item in items:
             if isinstance(item, Frame):
                 self._protocol.receive(item.body)
             else:

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 
 from sidecar.faces import prologue
 from sidecar.faces.connection import Connection, notification
@@ -34,7 +33,7 @@ from sidecar.providers.scripted import ScriptedProvider
 from sidecar.settings import Config, Settings
 from sidecar.stores.memory import MemoryStore
 from sidecar.wire import methods as wire
-from sidecar.wire.frames import Frame, FrameParser
+from sidecar.wire.frames import Frame, FrameError, FrameParser
 from sidecar.wire.writer import FrameWriter
 
 Message = dict[str, Any]
@@ -101,9 +100,9 @@ class WholeServer:
         """From now on requests are those of this face's client."""
         self._handlers = face.handlers()
 
-    async def talk(self, pieces: Sequence[bytes], *, last: bytes = b"") -> Talk:
-        """Let a client send `pieces`, wait for the answers, send `last` and hang up. What does
-        not end by itself is cancelled before that."""
+    async def talk(self, pieces: Sequence[bytes], *, last: bytes = b"", pause: float = 0) -> Talk:
+        """Let a client send `pieces` with a `pause` behind each, wait for the answers, send
+        `last` and hang up. What does not end by itself is cancelled before that."""
         stdin, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stdout = os.memfd_create("stdout")
         try:
@@ -117,7 +116,7 @@ class WholeServer:
             if handover.kind == "acp":
                 return Talk(answered, 2, ())
             client_of_server = _Client(self, handover)
-            return await client_of_server.run(stdin, last, answered)
+            return await client_of_server.run(stdin, last, pause, answered)
         finally:
             stdin.close()
             os.close(stdout)
@@ -141,23 +140,23 @@ class _Client:
         params, _ = read_initialize(handover.initialize)
         options = params.initialization_options
         webview_id = options.webview_id if options else None
-        server.serve(
-            NativeFace(server.manager, self._connection, Timings(), webview_id=webview_id)
-        )
+        server.serve(NativeFace(server.manager, self._connection, Timings(), webview_id=webview_id))
         self.protocol = server.protocol()
-        self._parser = FrameParser()
+        self._parser = handover.parser
 
-    async def run(self, stdin: socket.socket, last: bytes, answered: bytes) -> Talk:
+    async def run(self, stdin: socket.socket, last: bytes, pause: float, answered: bytes) -> Talk:
         self._manager.on_state = partial(self._connection.notify, "agent/state")
         async with anyio.create_task_group() as tasks:
             self.protocol.attach(tasks, self._writer.send)
-            self._take(self._handover.leftover)
-            while self.protocol.exit_code is None and (piece := stdin.recv(ROOM)):
-                await anyio.lowlevel.checkpoint()
-                self._take(piece)
+            self._take(self._handover.items)
+            while self.protocol.exit_code is None:
+                await anyio.sleep(pause)
+                if not (piece := stdin.recv(ROOM)):
+                    break
+                self._take(self._parser.feed(piece))
             await self._settle()
             if self.protocol.exit_code is None:
-                self._take(last)
+                self._take(self._parser.feed(last))
                 await self._settle()
             unanswered = tuple(self.protocol._requests)
             if unanswered:
@@ -167,8 +166,8 @@ class _Client:
         assert self._writer.close(PATIENCE)
         return Talk(answered + bytes(self._output), self.protocol.exit_code, unanswered)
 
-    def _take(self, data: bytes) -> None:
-        for item in self._parser.feed(data):
+    def _take(self, items: Sequence[Frame | FrameError]) -> None:
+        for item in items:
             if isinstance(item, Frame):
                 self.protocol.receive(item.body)
             else:
@@ -213,5 +212,3 @@ def _packets(pieces: Sequence[bytes]) -> Sequence[bytes]:
         return wanted
     data = b"".join(wanted)
     return [data[at : at + PACKET] for at in range(0, len(data), PACKET)]
-
-

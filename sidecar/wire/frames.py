@@ -96,19 +96,6 @@ class FrameParser:
         found, self._found = self._found, []
         return found
 
-    @property
-    def pending(self) -> bytes:
-        """What was fed and is not in a frame yet. Another parser that is fed it stands where
-        this one does; what this one is passing over, the other reports once more."""
-        before = {
-            self._read_header: b"",
-            self._read_body: b"Content-Length: %d\r\n\r\n" % self._length,
-            self._skip_header: b"X:" + b" " * self._max_header,
-            self._skip_body: b"Content-Length: %d\nContent-Type: ;charset=-\n\n" % self._length,
-            self._find_header: b"\0",
-        }
-        return before[self._step] + self._buffer
-
     # ---- steps ----
 
     def _read_header(self) -> bool:

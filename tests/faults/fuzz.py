@@ -8,6 +8,7 @@ only the frame parser with the product. A batch is told by its seed and its numb
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import random
@@ -42,7 +43,9 @@ PING = "the last ping"
 def call_of(chance: random.Random) -> tuple[str, Message]:
     name = {"conversationId": chance.choice("abc")}
     other = {"fromConversationId": "a", "toConversationId": chance.choice("abc")}
-    text = chance.choice(("echo hello", "repeat 20 word ", "think hard", "hang", "fail UNAUTHORIZED"))
+    text = chance.choice(
+        ("echo hello", "repeat 20 word ", "think hard", "hang", "fail UNAUTHORIZED")
+    )
     cursor = {"storeId": "s", "seq": chance.randrange(9), "revision": 0, "parts": []}
     part = {"messageId": "m", "part": 0, "length": 3}
     capability = {"name": "look", "description": "looks", "version": "1", "inputSchema": {}}
@@ -183,8 +186,9 @@ def mutated_order(messages: list[Message], chance: random.Random) -> None:
 
 FRAGMENTS = (
     b"Content-Length: ", b"\r\n\r\n", b"\r\n", b"\n", b"\0", b"{", b"}", b'"', b"[", b"\\", b"\xff",
-    b"Content-Length: 10\r\n\r\n", b"Content-Length: 0\r\n\r\n", b"Content-Length: 99999999999\r\n\r\n",
-    b"Content-Type: a/b; charset=utf-16\r\n", b"NaN", b"1e999", b"\\ud800", b"\xef\xbb\xbf", b"9" * 20,
+    b"Content-Length: 10\r\n\r\n", b"Content-Length: 0\r\n\r\n",
+    b"Content-Length: 99999999999\r\n\r\n", b"Content-Type: a/b; charset=utf-16\r\n",
+    b"NaN", b"1e999", b"\\ud800", b"\xef\xbb\xbf", b"9" * 20,
 )  # fmt: skip
 
 
@@ -227,7 +231,7 @@ def input_of(chance: random.Random) -> bytes:
 def pieces_of(data: bytes, chance: random.Random) -> list[bytes]:
     cuts = sorted(chance.randrange(len(data) + 1) for _ in range(chance.choice((0, 1, 5, 20))))
     edges = [0, *cuts, len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 # ---- what is due ---------------------------------------------------------------------------
@@ -242,7 +246,7 @@ class Due:
         """What follows `exit`: the process is leaving and may answer or not."""
         parser = FrameParser()
         items = parser.feed(data)
-        self.is_whole = not parser.pending
+        self.is_whole = repr(parser) == repr(FrameParser())
         """Whether the stream ends between two frames."""
         self.has_left = False
         for item in items:
@@ -251,7 +255,6 @@ class Due:
                 self.has_left = True
             elif kind != "nothing":
                 (self.possible if self.has_left else self.certain)[msg_id] += 1
-        self.possible[None] += 1  # what is passed over at the hand-over is reported again
 
     def check(self, talk: Talk) -> None:
         got = Counter({_shown(msg_id): n for msg_id, n in talk.answered.items()})
@@ -292,10 +295,11 @@ def _is_message(message: Message) -> bool:
 
 
 def depth_of(value: Any) -> int:
-    if isinstance(value, dict | list):
-        inner = value.values() if isinstance(value, dict) else value
-        return 1 + max(map(depth_of, inner), default=0)
-    return 0
+    level, depth = [value], 0
+    while level := [v for v in level if isinstance(v, dict | list)]:
+        depth += 1
+        level = [i for v in level for i in (v.values() if isinstance(v, dict) else v)]
+    return depth
 
 
 def _shown(msg_id: Any) -> Any:
