@@ -214,7 +214,9 @@ class SidecarProtocol(JsonRPCProtocol):
 
     def _handle_notification(self, method_name: str, params: Any) -> None:
         if method_name == "exit":
-            self.exit_code = 0 if self._shutdown else 1
+            if not self.exited.is_set():
+                self.exit_code = 0 if self._shutdown else 1
+            self._shutdown = True  # what comes after it is not begun any more
             self.exited.set()
         elif method_name in ("$/cancelRequest", "window/workDoneProgress/cancel"):
             self._cancel(method_name, params)

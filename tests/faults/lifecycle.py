@@ -29,8 +29,11 @@ Codes = frozenset[int | None]
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN, EARLY = -32700, -32600, -32601, -32002
 CANCELLED, INITIALIZATION_FAILED = -32800, -32051
+INVALID_STATE, STORE_UNAVAILABLE = -32063, -32064
 ENDED: Codes = frozenset({None, CANCELLED})
 """How a turn is answered that was cancelled: as ended by that, or as never begun."""
+LEFT: Codes = ENDED | {INVALID_STATE, STORE_UNAVAILABLE}
+"""And when the process left: the prompt stays in the queue, or came too late for the store."""
 
 OPTIONS = {"settings": {"provider": "scripted", "lingerTimeout": 0}}
 REQUESTS = {
@@ -98,7 +101,7 @@ class Model:
     in_flight: dict[Id, Expected] = field(default_factory=dict)
     hanging: set[Id] = field(default_factory=set)
     late: Counter[Id | None] = field(default_factory=Counter)
-    """What was asked behind `exit`: answered or not."""
+    """What was asked behind `exit`: refused, or not read any more."""
 
     def take(self, piece: Sequence[Step]) -> int:
         """Returns how many answers there must be before the next piece."""
@@ -116,8 +119,13 @@ class Model:
             elif kind == "exit":
                 self.exit_code = 0 if self.phase == "shutdown" else 1
                 self.phase = "left"
+                self.hang_up()
         self.in_flight = {i: owed for i, owed in self.in_flight.items() if i in self.hanging}
         return len(self.owed) - len(self.hanging)
+
+    def hang_up(self) -> None:
+        for expected in self.in_flight.values():
+            expected.codes |= LEFT
 
     def _ask(self, kind: str, msg_id: Id) -> None:
         if self.phase == "new":
@@ -239,6 +247,7 @@ def _play(client: RawClient, plan: Plan) -> None:
         if due:
             client.wait_for(lambda _, n=due: len(answers()) >= n, what=f"{due} answers")  # type: ignore[misc]
     else:
+        model.hang_up()
         client.close_stdin()
     hung_up = 1 if model.phase == "new" else 0
     code = client.exit_code()
