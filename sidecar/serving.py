@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 CHANGES_INTERVAL = 0.05
 """Seconds in which changes of the conversation list become one notification."""
+AT_ONCE = 16
+"""Requests that are taken before those before them are looked after."""
 FLUSH_SECONDS = 1.0
 """How long the client gets to read what is left when we leave."""
 CLOSE_SECONDS = 5.0
@@ -235,23 +237,27 @@ class Serving:
         self._arrival.set()
 
     async def _receive(self) -> None:
-        """Take requests, unless so many responses wait to be read that memory would fill."""
-        self._take(self._handover.items)
+        await self._take(self._handover.items)
         self._reader.start()
         while True:
             await self._arrival.wait()
             self._arrival.clear()
-            self._take(self._parser.feed(self._piece))
-            while self._writer.is_congested:
-                await self._room.wait()
+            await self._take(self._parser.feed(self._piece))
             self._reader.resume()
 
-    def _take(self, items: Sequence[Frame | FrameError]) -> None:
-        for item in items:
-            if isinstance(item, Frame):
-                self._protocol.receive(item.body)
-            else:
-                self._protocol.refuse(None, item.code, item.message)
+    async def _take(self, items: Sequence[Frame | FrameError]) -> None:
+        """Take requests some at a time, so that a flood of them keeps the loop from nothing
+        else; none while so many responses wait to be read that memory would fill."""
+        for at in range(0, len(items), AT_ONCE):
+            if at:
+                await asyncio.sleep(0)
+            for item in items[at : at + AT_ONCE]:
+                if isinstance(item, Frame):
+                    self._protocol.receive(item.body)
+                else:
+                    self._protocol.refuse(None, item.code, item.message)
+            while self._writer.is_congested:
+                await self._room.wait()
 
     def _drained(self) -> None:
         self._room.set()

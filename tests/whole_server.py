@@ -11,11 +11,13 @@ import asyncio
 import json
 import os
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import anyio
@@ -41,8 +43,8 @@ Message = dict[str, Any]
 PATIENCE = 10.0
 """Real seconds that an answer may take which nothing holds back any more."""
 ROOM = 1 << 30
-PACKETS, PACKET = 64, 32 * 1024
-"""What a socket takes before anybody reads it."""
+PACKET = 32 * 1024
+"""What arrives at once, at most: no more than the prologue reads at once."""
 
 
 class Talk:
@@ -100,15 +102,22 @@ class WholeServer:
         """From now on requests are those of this face's client."""
         self._handlers = face.handlers()
 
-    async def talk(self, pieces: Sequence[bytes], *, last: bytes = b"", pause: float = 0) -> Talk:
-        """Let a client send `pieces` with a `pause` behind each, wait for the answers, send
-        `last` and hang up. What does not end by itself is cancelled before that."""
+    async def talk(
+        self,
+        pieces: Sequence[bytes],
+        *,
+        later: Iterable[bytes] = (),
+        last: bytes = b"",
+        pause: float = 0,
+    ) -> Talk:
+        """Let a client send `pieces`, and `later` what the prologue need not see, with a `pause`
+        behind each; wait for the answers, send `last` and hang up. What does not end by itself
+        is cancelled before that."""
         stdin, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stdout = os.memfd_create("stdout")
         try:
-            for packet in _packets(pieces):
-                client.send(packet)
-            client.close()
+            sender = threading.Thread(target=_send, args=(client, pieces), daemon=True)
+            sender.start()
             handover = prologue.run(stdin.fileno(), stdout)
             answered = os.pread(stdout, ROOM, 0)
             if handover.exit_code is not None:
@@ -116,7 +125,8 @@ class WholeServer:
             if handover.kind == "acp":
                 return Talk(answered, 2, ())
             client_of_server = _Client(self, handover)
-            return await client_of_server.run(stdin, last, pause, answered)
+            arriving = chain(iter(lambda: stdin.recv(ROOM), b""), later)
+            return await client_of_server.run(arriving, last, pause, answered)
         finally:
             stdin.close()
             os.close(stdout)
@@ -144,16 +154,19 @@ class _Client:
         self.protocol = server.protocol()
         self._parser = handover.parser
 
-    async def run(self, stdin: socket.socket, last: bytes, pause: float, answered: bytes) -> Talk:
+    async def run(
+        self, arriving: Iterator[bytes], last: bytes, pause: float, answered: bytes
+    ) -> Talk:
         self._manager.on_state = partial(self._connection.notify, "agent/state")
         async with anyio.create_task_group() as tasks:
             self.protocol.attach(tasks, self._writer.send)
             self._take(self._handover.items)
-            while self.protocol.exit_code is None:
-                await anyio.sleep(pause)
-                if not (piece := stdin.recv(ROOM)):
-                    break
+            await anyio.sleep(pause)
+            for piece in arriving:
                 self._take(self._parser.feed(piece))
+                await anyio.sleep(pause)
+                if self.protocol.exit_code is not None:
+                    break
             await self._settle()
             if self.protocol.exit_code is None:
                 self._take(self._parser.feed(last))
@@ -205,10 +218,9 @@ async def whole_server() -> AsyncIterator[WholeServer]:
             await server.store.aclose()
 
 
-def _packets(pieces: Sequence[bytes]) -> Sequence[bytes]:
-    """The pieces as they are, if the socket takes them like that."""
-    wanted = [piece for piece in pieces if piece]
-    if len(wanted) <= PACKETS and all(len(piece) <= PACKET for piece in wanted):
-        return wanted
-    data = b"".join(wanted)
-    return [data[at : at + PACKET] for at in range(0, len(data), PACKET)]
+def _send(client: socket.socket, pieces: Sequence[bytes]) -> None:
+    """On a thread: a socket takes only so much before somebody reads it."""
+    with client, suppress(OSError):  # the server may leave before it has read everything
+        for piece in pieces:
+            for at in range(0, len(piece), PACKET):
+                client.send(piece[at : at + PACKET])
