@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 import anyio
-import msgspec
 
 from . import log, paths, retention
 from .conversations import Conversation
 from .errors import AgentError, InitializationFailed
 from .faces.connection import Connection, encode, notification
-from .faces.jsonrpc import Envelope, Handler, SidecarProtocol, make_server
+from .faces.jsonrpc import Handler, SidecarProtocol, make_server
 from .faces.native import NativeFace
 from .faces.options import process_to_watch, read_initialize
 from .faces.parent import exit_of
@@ -40,7 +39,7 @@ from .manager import AgentManager
 from .settings import Config, patched, problems
 from .stores.sqlite import SqliteStore
 from .wire import methods as wire
-from .wire.frames import Frame, FrameParser
+from .wire.frames import Frame, FrameError
 from .wire.writer import FrameWriter
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 CHANGES_INTERVAL = 0.05
 """Seconds in which changes of the conversation list become one notification."""
+AT_ONCE = 16
+"""Requests that are taken before those before them are looked after."""
 FLUSH_SECONDS = 1.0
 """How long the client gets to read what is left when we leave."""
 REAP_INTERVAL = 5.0
@@ -71,10 +72,9 @@ class Serving:
         self._handover = handover
         self._stdout = stdout
         self._path = Path(store) if store else paths.default_store()
-        initialize = msgspec.json.decode(handover.initialize, type=Envelope)
-        self._params, self._complaint = read_initialize(bytes(initialize.params or b"{}"))
+        self._params, self._complaint = read_initialize(handover.initialize)
         self._journal = Journal()
-        self._parser = FrameParser()
+        self._parser = handover.parser
         self._manager: AgentManager | None = None
         self._connection: Connection | None = None
         self._handlers: Mapping[str, Handler] = {}
@@ -276,23 +276,27 @@ class Serving:
         self._arrival.set()
 
     async def _receive(self) -> None:
-        """Take requests, unless so many responses wait to be read that memory would fill."""
-        self._take(self._handover.leftover)
+        await self._take(self._handover.items)
         self._reader.start()
         while True:
             await self._arrival.wait()
             self._arrival.clear()
-            self._take(self._piece)
-            while self._writer.is_congested:
-                await self._room.wait()
+            await self._take(self._parser.feed(self._piece))
             self._reader.resume()
 
-    def _take(self, data: bytes) -> None:
-        for item in self._parser.feed(data):
-            if isinstance(item, Frame):
-                self._protocol.receive(item.body)
-            else:
-                self._protocol.refuse(None, item.code, item.message)
+    async def _take(self, items: Sequence[Frame | FrameError]) -> None:
+        """Take requests some at a time, so that a flood of them keeps the loop from nothing
+        else; none while so many responses wait to be read that memory would fill."""
+        for at in range(0, len(items), AT_ONCE):
+            if at:
+                await asyncio.sleep(0)
+            for item in items[at : at + AT_ONCE]:
+                if isinstance(item, Frame):
+                    self._protocol.receive(item.body)
+                else:
+                    self._protocol.refuse(None, item.code, item.message)
+            while self._writer.is_congested:
+                await self._room.wait()
 
     def _drained(self) -> None:
         self._room.set()

@@ -387,6 +387,17 @@ async def test_a_mode_that_changes_holds_from_the_next_turn_on() -> None:
         assert "change the user's workspace" in model.requests[1].instructions
 
 
+@proves("P6")
+async def test_who_sends_to_a_conversation_that_was_deleted_and_made_again_is_answered() -> None:
+    async with living() as world:
+        await world.create("a")
+        await world.send("one")
+        await world.manager.delete_conversation("a")
+        await world.create("a")
+        assert (await world.send("two")).stop_reason is StopReason.END_TURN
+        assert await world.texts() == ["two", "ok"]
+
+
 async def test_a_deleted_conversation_is_gone_and_its_callers_answered() -> None:
     async with living() as world, anyio.create_task_group() as tasks:
         await world.busy("a")

@@ -54,6 +54,12 @@ class CancelParams(msgspec.Struct):
     id: int | str
 
 
+class Identity(msgspec.Struct):
+    """All that is wanted of a message that is refused."""
+
+    id: int | str | None = None
+
+
 class Answer:
     """A handler's result with something to do once the response has been handed over."""
 
@@ -63,17 +69,20 @@ class Answer:
 
 
 class RpcError(Exception):
-    """An error of the protocol itself, with its JSON-RPC code."""
+    """An error of the protocol itself, with its JSON-RPC code. `msg_id` is that of a message
+    of which nothing else could be understood."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, msg_id: RequestId | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.msg_id = msg_id
 
 
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_progress = msgspec.json.Decoder(ProgressParams).decode
 _decode_cancel = msgspec.json.Decoder(CancelParams).decode
+_decode_identity = msgspec.json.Decoder(Identity).decode
 
 # Every escape in a JSON string: a surrogate pair, a surrogate by itself, any other.
 _ESCAPE = re.compile(
@@ -83,7 +92,7 @@ _ESCAPE = re.compile(
 )
 
 
-def _whole_characters(body: bytes) -> bytes:
+def whole_characters(body: bytes) -> bytes:
     """`body` with U+FFFD for each escaped surrogate that is not one of a pair."""
     return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], body)
 
@@ -91,18 +100,28 @@ def _whole_characters(body: bytes) -> bytes:
 def parse(body: bytes) -> Envelope:
     """Raises `RpcError` with -32700 for what is not JSON, -32600 for what is not a message."""
     if nesting_depth_exceeds(body, MAX_DEPTH):
-        raise RpcError(wire.INVALID_REQUEST, f"Nested deeper than {MAX_DEPTH} levels.")
+        text = f"Nested deeper than {MAX_DEPTH} levels."
+        raise RpcError(wire.INVALID_REQUEST, text, _id_in(body))
     try:
         if not body.isascii():
             body.decode()  # msgspec looks at the encoding only of what it keeps
         return _decode_envelope(body)
     except msgspec.ValidationError as error:
-        raise RpcError(wire.INVALID_REQUEST, f"Not a JSON-RPC message: {error}") from None
+        text = f"Not a JSON-RPC message: {error}"
+        raise RpcError(wire.INVALID_REQUEST, text, _id_in(body)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        repaired = _whole_characters(body)
+        repaired = whole_characters(body)
         if repaired != body:
             return parse(repaired)
         raise RpcError(wire.PARSE_ERROR, "The body is not valid JSON in UTF-8.") from None
+
+
+def _id_in(body: bytes) -> RequestId | None:
+    """Whose answer a refusal is, where that can be told: the caller waits for it."""
+    try:
+        return _decode_identity(whole_characters(body)).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def params_of(method: wire.Method | wire.Notification, raw: Raw | UnsetType) -> Any:
@@ -160,12 +179,13 @@ class SidecarProtocol(JsonRPCProtocol):
         try:
             message = parse(body)
         except RpcError as error:
-            self.refuse(None, error.code, error.message)
+            self.refuse(error.msg_id, error.code, error.message)
             return
         self.handle_message(message)
 
     def handle_message(self, message: Envelope) -> None:  # type: ignore[override]  # typed, as structure_message says
-        if message.jsonrpc != "2.0" or (message.method is UNSET and message.id is UNSET):
+        is_response = message.result is not UNSET or message.error is not UNSET
+        if message.jsonrpc != "2.0" or (message.method is UNSET and not is_response):
             self.refuse(_id(message), wire.INVALID_REQUEST, "Not a JSON-RPC 2.0 message.")
         elif message.method is UNSET:
             self._take_answer(message)
@@ -213,7 +233,9 @@ class SidecarProtocol(JsonRPCProtocol):
 
     def _handle_notification(self, method_name: str, params: Any) -> None:
         if method_name == "exit":
-            self.exit_code = 0 if self._shutdown else 1
+            if not self.exited.is_set():
+                self.exit_code = 0 if self._shutdown else 1
+            self._shutdown = True  # what comes after it is not begun any more
             self.exited.set()
         elif method_name in ("$/cancelRequest", "window/workDoneProgress/cancel"):
             self._cancel(method_name, params)

@@ -6,23 +6,33 @@ the start. It is left out and named to the user; what it held is not shown.
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar, get_args
 
 import msgspec
 
 from ..wire import methods as wire
+from .jsonrpc import whole_characters
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_PID = 2**31 - 1
 
 
-def read_initialize(params: bytes) -> tuple[wire.Initialize, str | None]:
-    """The params of `initialize`, and what the user is to be told about them."""
+class _Call(msgspec.Struct):
+    """What the prologue answered, as far as it is not known yet."""
+
+    params: wire.Initialize
+
+
+def read_initialize(body: bytes) -> tuple[wire.Initialize, str | None]:
+    """The params of the request `initialize`, and what the user is to be told about them."""
+    body = whole_characters(body)
     try:
-        return msgspec.json.decode(params, type=wire.Initialize), None
-    except msgspec.ValidationError:
-        given = msgspec.json.decode(params)
+        return msgspec.json.decode(body, type=_Call).params, None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Read as the prologue did: what it could read and answered must be no surprise here.
+        given = json.loads(body)["params"]
     left_out: list[str] = []
     understood = _readable(wire.Initialize, given, "", left_out)
     if {"initializationOptions", "initializationOptions.workspaceTrusted"} & set(left_out):

@@ -30,11 +30,12 @@ class Handover:
     """What the prologue leaves behind, and where it ends.
 
     `exit_code` is None when the rest of the product is to take over. Then `kind` says which
-    protocol is spoken, `initialize` is the body of the request that was answered (native face
-    only), and `leftover` is everything that came after it, to be read before stdin.
+    protocol is spoken. On the native face, `initialize` is the body of the request that was
+    answered, `items` are what came behind it, and `parser` goes on from there with what is
+    read from stdin. For ACP, `line` is what was read.
     """
 
-    __slots__ = ("exit_code", "initialize", "kind", "leftover", "stdin", "stdout")
+    __slots__ = ("exit_code", "initialize", "items", "kind", "line", "parser", "stdin", "stdout")
 
     def __init__(
         self,
@@ -43,14 +44,18 @@ class Handover:
         *,
         kind: Literal["lsp", "acp"] = "lsp",
         initialize: bytes = b"",
-        leftover: bytes = b"",
+        items: list[Frame | FrameError] | None = None,
+        parser: FrameParser | None = None,
+        line: bytes = b"",
         exit_code: int | None = None,
     ) -> None:
         self.stdin = stdin
         self.stdout = stdout
         self.kind = kind
         self.initialize = initialize
-        self.leftover = leftover
+        self.items = items or []
+        self.parser = parser or FrameParser()
+        self.line = line
         self.exit_code = exit_code
 
 
@@ -58,7 +63,7 @@ def run(stdin: int, stdout: int) -> Handover:
     """Answer until `initialize` was answered well, or the client is gone."""
     begin = _read_past_blanks(stdin)
     if begin.startswith(b"{"):
-        return Handover(stdin, stdout, kind="acp", leftover=begin)
+        return Handover(stdin, stdout, kind="acp", line=begin)
     try:
         return _until_initialized(stdin, stdout, begin)
     except OSError:  # nobody reads our answers
@@ -68,30 +73,31 @@ def run(stdin: int, stdout: int) -> Handover:
 def refuse_all(handover: Handover, reason: str) -> int:
     """Stand in for a product that could not be loaded: every request fails with `reason` until
     the client says goodbye or is gone. Returns the exit code."""
-    parser: FrameParser | _Lines = FrameParser()
-    wrap = frame
+    parser: FrameParser | _Lines = handover.parser
+    items, wrap = handover.items, frame
     if handover.kind == "acp":
         parser, wrap = _Lines(), _line
+        items = parser.feed(handover.line)
 
     def refuse(message: Message) -> None:
         if message["method"] != "shutdown":
             raise _Refused(wire.INITIALIZATION_FAILED, reason, message["id"])
 
     exit_code = 1
-    data = handover.leftover or _read(handover.stdin)
     try:
-        while data:
-            for item in parser.feed(data):
+        while True:
+            for item in items:
                 answer, method = _answer(item, refuse)
                 if method == "exit":
                     return exit_code
                 if answer is not None:
                     _send(handover.stdout, wrap(answer))
                     exit_code = 0 if method == "shutdown" else exit_code
-            data = _read(handover.stdin)
+            if not (data := _read(handover.stdin)):
+                return exit_code
+            items = parser.feed(data)
     except OSError:  # nobody reads our answers
         return 1
-    return exit_code
 
 
 def _until_initialized(stdin: int, stdout: int, data: bytes) -> Handover:
@@ -105,18 +111,10 @@ def _until_initialized(stdin: int, stdout: int, data: bytes) -> Handover:
             if method == "exit":
                 return Handover(stdin, stdout, exit_code=1)
             if method == "initialize" and answer is not None and isinstance(item, Frame):
-                leftover = _hand_on(items[number:], stdout) + parser.pending
-                return Handover(stdin, stdout, initialize=item.body, leftover=leftover)
+                later = items[number:]
+                return Handover(stdin, stdout, initialize=item.body, items=later, parser=parser)
         data = _read(stdin)
     return Handover(stdin, stdout, exit_code=1)
-
-
-def _hand_on(items: list[Frame | FrameError], stdout: int) -> bytes:
-    """What came right behind `initialize`, as bytes again. What was no frame is answered."""
-    for item in items:
-        if isinstance(item, FrameError):
-            _send(stdout, frame(_Refused(item.code, item.message).answer))
-    return b"".join(frame(item.body) for item in items if isinstance(item, Frame))
 
 
 # ---- messages ----------------------------------------------------------------------------
@@ -154,18 +152,22 @@ def _parse(item: Frame | FrameError) -> Message:
     """A request, a notification or a response."""
     if isinstance(item, FrameError):
         raise _Refused(item.code, item.message)
-    if nesting_depth_exceeds(item.body):
-        raise _Refused(wire.INVALID_REQUEST, "The message is nested too deeply.")
+    is_deep = nesting_depth_exceeds(item.body)
     try:
         message = json.loads(item.body.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise _Refused(wire.PARSE_ERROR, "The body is not valid JSON in UTF-8.") from None
+        if not is_deep:
+            raise _Refused(wire.PARSE_ERROR, "The body is not valid JSON in UTF-8.") from None
+        message = None
     if not isinstance(message, dict):
         raise _Refused(wire.INVALID_REQUEST, "A message is one object; batches are not taken.")
     msg_id = message.get("id")
     is_response = "method" not in message and ("result" in message or "error" in message)
-    if "id" in message and type(msg_id) not in (int, str) and not is_response:  # bool is no id
+    is_id = type(msg_id) in (int, str)  # bool is none
+    if "id" in message and not is_id and not (is_response and msg_id is None):
         raise _Refused(wire.INVALID_REQUEST, "The id of a request is an integer or a string.")
+    if is_deep:
+        raise _Refused(wire.INVALID_REQUEST, "The message is nested too deeply.", msg_id)
     is_call = isinstance(message.get("method"), str)
     if message.get("jsonrpc") != "2.0" or not (is_call or is_response):
         raise _Refused(wire.INVALID_REQUEST, "This is not a JSON-RPC 2.0 message.", msg_id)

@@ -79,12 +79,13 @@ def add(
         raise Conflict(
             "A conversation with this id exists already.", conversation_id=new.conversation_id
         )
+    last_seq, revision = _left_off(write.conn, new.conversation_id)
     (key,) = write.conn.execute(
         """
         INSERT INTO conversations (id, title, mode, session_id, roots, created_at, updated_at,
             forked_from, message_count, queue_length, next_ordinal, revision, change_no,
             last_seq, first_seq, event_bytes)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, ?, 0, 1, 0) RETURNING key
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, ?, ?, ?, ?, 0) RETURNING key
         """,
         (
             new.conversation_id,
@@ -95,10 +96,23 @@ def add(
             write.now,
             write.now,
             json_text(forked_from),
+            revision,
             write.change_no,
+            last_seq,
+            last_seq + 1,
         ),
     ).fetchone()
     return write.conversation_by_key(key)
+
+
+def _left_off(conn: sqlite3.Connection, conversation_id: str) -> tuple[int, int]:
+    """Where events and revisions go on, if a conversation of this id was deleted: what readers
+    know of that one must not fit this one."""
+    last_seq, revision = conn.execute(
+        "SELECT max(last_seq), max(revision) + 1 FROM tombstones WHERE conversation_id = ?",
+        (conversation_id,),
+    ).fetchone()
+    return last_seq or 0, revision or 0
 
 
 def list_page(
@@ -211,4 +225,7 @@ def delete(write: Write, conversation_id: str) -> None:
         "DELETE FROM request_keys WHERE conversation = ? AND result = ?", (STORE_WIDE, row.id)
     )
     conn.execute("DELETE FROM conversations WHERE key = ?", (row.key,))
-    conn.execute("INSERT INTO tombstones VALUES (?, ?)", (write.change_no, row.id))
+    conn.execute(
+        "INSERT INTO tombstones VALUES (?, ?, ?, ?)",
+        (write.change_no, row.id, row.last_seq, row.revision),
+    )

@@ -241,10 +241,15 @@ class Database:
         return not busy
 
     def give_back_some(self) -> bool:
-        """Return unused pages to the file system; False when there are none left."""
+        """Return unused pages to the file system; False when there are none left to return:
+        a database in memory keeps its own."""
+        before = self._free_pages()
         self._maintain(f"PRAGMA incremental_vacuum({_VACUUM_STEP})")
+        return 0 < self._free_pages() < before
+
+    def _free_pages(self) -> int:
         free: int = self.conn.execute("PRAGMA freelist_count").fetchone()[0]
-        return free > 0
+        return free
 
     def _maintain(self, statement: str) -> Sequence[tuple[int, ...]]:
         self._hold()

@@ -195,7 +195,21 @@ def approvals(conn: sqlite3.Connection) -> None:
     )
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (first, commits, children, approvals)
+def ends(conn: sqlite3.Connection) -> None:
+    """Where a deleted conversation stood: one that is made under its id later goes on from
+    there, so that no reader takes the new events for some that it has had."""
+    for column in ("last_seq", "revision"):
+        conn.execute(f"ALTER TABLE tombstones ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+    conn.execute("CREATE INDEX tombstones_of ON tombstones (conversation_id)")
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    first,
+    commits,
+    children,
+    approvals,
+    ends,
+)
 """Every step from an empty file to the current schema, in order. A step that was released is
 never changed; its name is kept in the store."""
 

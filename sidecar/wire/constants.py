@@ -62,6 +62,8 @@ METHODS = (
     "conversation/takeOver",
     "conversation/export",
     "conversation/import",
+    "approval/list",
+    "approval/respond",
     "capability/register",
     "capability/unregister",
     "capability/list",

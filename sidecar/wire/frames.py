@@ -33,6 +33,7 @@ _CHARSET = rb"(?i)charset[ \t]*=[ \t]*\"?([^\s;\"]+)"
 _NEXT_LENGTH = rb"(?i)(?<!-)Content-Length[ \t]{0,8}:[ \t]{0,8}0{0,8}[1-9][0-9]{0,9}[ \t]{0,8}\r?\n"
 """Found in the middle of anything, this is the beginning of a frame. Not longer than `_TAIL`."""
 _TAIL = 64
+_BAD_LENGTH = "Content-Length is not one number above 0."
 
 
 class Frame:
@@ -94,19 +95,6 @@ class FrameParser:
             pass
         found, self._found = self._found, []
         return found
-
-    @property
-    def pending(self) -> bytes:
-        """What was fed and is not in a frame yet. Another parser that is fed it stands where
-        this one does; what this one is passing over, the other reports once more."""
-        before = {
-            self._read_header: b"",
-            self._read_body: b"Content-Length: %d\r\n\r\n" % self._length,
-            self._skip_header: b"X:" + b" " * self._max_header,
-            self._skip_body: b"Content-Length: %d\nContent-Type: ;charset=-\n\n" % self._length,
-            self._find_header: b"\0",
-        }
-        return before[self._step] + self._buffer
 
     # ---- steps ----
 
@@ -172,7 +160,8 @@ class FrameParser:
 
     def _read_lines(self, block: bytes, size: int) -> bool:
         """Take a header that arrived whole: its lines, and its size with the blank line."""
-        lengths: set[bytes] = set()
+        values: set[int] = set()
+        bad_at: int | None = None
         charset = b"utf-8"
         at = 0
         for line in block.split(b"\n"):
@@ -181,17 +170,19 @@ class FrameParser:
                 return self._lose("A header has a line without a colon.", at)
             name = header[1].rstrip().lower()
             if name == b"content-length":
-                lengths.add(header[2])
+                if digits := re.fullmatch(_DIGITS, header[2]):
+                    values.add(int(digits[1]))
+                else:
+                    bad_at = at
             elif name == b"content-type" and (given := re.search(_CHARSET, header[2])):
                 charset = given[1].lower()
             at += len(line) + 1
-        if not lengths:
-            return self._lose("A header has no Content-Length.")
+        if not values:  # a line of it may run into the next frame's
+            text = "A header has no Content-Length." if bad_at is None else _BAD_LENGTH
+            return self._lose(text, bad_at or 0)
         del self._buffer[:size]
-        digits = [re.fullmatch(_DIGITS, length) for length in lengths]
-        values = {int(match[1]) for match in digits if match}
-        if len(values) != 1 or None in digits or values == {0}:
-            return self._refuse("Content-Length is not one number above 0.", self._find_header)
+        if len(values) != 1 or bad_at is not None or values == {0}:
+            return self._refuse(_BAD_LENGTH, self._find_header)
         return self._expect_body(values.pop(), charset)
 
     def _expect_body(self, length: int, charset: bytes = b"utf-8") -> bool:

@@ -245,6 +245,27 @@ async def test_a_deleted_conversation_leaves_nothing(store: ConversationStore) -
     assert (await store.create(new(), "key", b"h")).message_count == 0
 
 
+async def test_a_deleted_conversation_s_id_begins_anew_where_no_reader_has_been(
+    store: ConversationStore,
+) -> None:
+    await store.create(new())
+    await exchange(store, "needle", "haystack")
+    old = await store.get("c")
+    cursor = Cursor(store_id=store.store_id, seq=old.last_seq, revision=old.revision)
+    for _ in range(2):
+        await store.delete("c")
+        made = await store.create(new())
+        assert (made.last_seq, made.message_count) == (old.last_seq, 0)
+        assert isinstance(await store.catch_up("c", cursor), Snapshot)
+
+
+async def test_deleting_much_comes_to_an_end(store: ConversationStore) -> None:
+    await store.create(new())
+    await exchange(store, "many " * 50_000, "words " * 50_000)
+    await store.delete("c")
+    assert (await store.list()).conversations == ()
+
+
 async def test_a_conversation_with_work_is_not_deleted(store: ConversationStore) -> None:
     await store.create(new())
     await store.enqueue("c", Prompt(input="p"), limit=1)

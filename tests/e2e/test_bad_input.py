@@ -15,17 +15,16 @@ import pytest
 from tests.e2e.raw_client import (
     Message,
     RawClient,
-    body_of,
     command,
     error_codes,
     frame,
     frames_of,
     request,
 )
+from tests.malformed import MALFORMED, MIB, TABLE, with_params
 
 Spawn = Callable[..., RawClient]
 
-MIB = 1024 * 1024
 TALKS: dict[str, Any] = {"settings": {"provider": "scripted"}}
 
 
@@ -65,88 +64,35 @@ def codes_of(client: RawClient, data: bytes) -> list[int | None]:
     return [m.get("error", {}).get("code") for m in answers_to(client, data)]
 
 
-# ---- frames --------------------------------------------------------------------------------
-
-COUNT = body_of(request(1, "agent/count"))
+# ---- frames and messages --------------------------------------------------------------------
 
 
-def headed(header: bytes, body: bytes = COUNT) -> bytes:
-    return header + b"\r\n\r\n" + body
+def test_the_table_is_as_long_as_it_should_be() -> None:
+    assert len(MALFORMED) >= 60
 
 
-LENGTH = b"%d" % len(COUNT)
-
-GOOD_FRAMES: dict[str, bytes] = {
-    "name in lower case": headed(b"content-length: " + LENGTH),
-    "name in upper case": headed(b"CONTENT-LENGTH: " + LENGTH),
-    "no space": headed(b"Content-Length:" + LENGTH),
-    "much space": headed(b"Content-Length:   \t " + LENGTH + b"  "),
-    "leading zeros": headed(b"Content-Length: 000" + LENGTH),
-    "content type first": headed(b"Content-Type: text/x\r\nContent-Length: " + LENGTH),
-    "utf-8 named": headed(
-        b"Content-Length: " + LENGTH + b"\r\nContent-Type: a/vscode-jsonrpc; charset=utf-8"
-    ),
-    "utf8 misspelled as old clients do": headed(
-        b"Content-Length: " + LENGTH + b'\r\nContent-Type: a/b; charset="utf8"'
-    ),
-    "unknown header": headed(b"X-Trace: 1\r\nContent-Length: " + LENGTH),
-    "the same length twice": headed(
-        b"Content-Length: " + LENGTH + b"\r\nContent-Length: " + LENGTH
-    ),
-    "newlines only": b"Content-Length: " + LENGTH + b"\n\n" + COUNT,
-    "blank lines before": b"\r\n\r\n\n" + frame(COUNT),
-    "blanks in the body": frame(b"  \r\n\t" + COUNT + b"\n\n "),
-}
-
-BAD_FRAMES: dict[str, tuple[bytes, list[int]]] = {
-    "no length": (headed(b"X-Trace: 1"), [-32600]),
-    "length is a word": (headed(b"Content-Length: many"), [-32600]),
-    "length is negative": (headed(b"Content-Length: -5"), [-32600]),
-    "length is signed": (headed(b"Content-Length: +" + LENGTH), [-32600]),
-    "length is fractional": (headed(b"Content-Length: 5.0"), [-32600]),
-    "length is hexadecimal": (headed(b"Content-Length: 0x10"), [-32600]),
-    "length is 0": (b"Content-Length: 0\r\n\r\n", [-32600]),
-    "length is empty": (headed(b"Content-Length:"), [-32600]),
-    "length is in other digits": (headed("Content-Length: ٣٥".encode()), [-32600]),
-    "two lengths": (headed(b"Content-Length: 5\r\nContent-Length: 6"), [-32600]),
-    "length over any bound": (headed(b"Content-Length: 99999999999999"), [-32600]),
-    "length of a thousand digits": (headed(b"Content-Length: " + b"9" * 1000), [-32600]),
-    "header over 8 KiB": (headed(b"X: " + b"x" * 9000), [-32600]),
-    "header without a colon": (headed(b"Hello"), [-32600]),
-    "another charset": (
-        headed(b"Content-Length: " + LENGTH + b"\r\nContent-Type: a/b; charset=utf-16"),
-        [-32600],
-    ),
-    "bytes of any kind": (bytes(range(256)) * 4, [-32600]),
-    "an http request": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", [-32600]),
-    "json without a header": (COUNT, [-32600]),
-    "lines of json": (COUNT + b"\n" + COUNT + b"\n", [-32600]),
-    "a body shorter than said, then a frame": (
-        b"Content-Length: %d\r\n\r\n" % (len(COUNT) + 4) + COUNT + b"\r\n\r\n",
-        [None],  # the blank lines between frames make up for it
-    ),
-    "a body longer than said": (b"Content-Length: 10\r\n\r\n" + COUNT, [-32700, -32600]),
-}
+@pytest.mark.parametrize("name", TABLE)
+def test_whatever_arrives_is_answered_once_and_passed_over(client: RawClient, name: str) -> None:
+    assert codes_of(client, TABLE[name].data) == list(TABLE[name].codes)
 
 
-@pytest.mark.parametrize("name", GOOD_FRAMES)
-def test_a_frame_that_is_only_unusual_is_understood(client: RawClient, name: str) -> None:
-    assert codes_of(client, GOOD_FRAMES[name]) == [None]
-
-
-@pytest.mark.parametrize("name", BAD_FRAMES)
-def test_what_is_no_frame_is_reported_once_and_passed_over(client: RawClient, name: str) -> None:
-    data, codes = BAD_FRAMES[name]
-    assert codes_of(client, data) == codes
+def test_before_initialize_whatever_arrives_is_answered_once_too(spawn: Spawn) -> None:
+    client = spawn()
+    # The first byte tells the protocol, so something harmless goes before what begins with `{`.
+    client.send_bytes(b"\r\n\r\n")
+    client.notify("$/harmless")
+    for name, row in TABLE.items():
+        assert codes_of(client, row.data) == row.before, name
+    client.start()
 
 
 def test_bad_frames_are_reported_in_pieces_as_in_one(client: RawClient) -> None:
-    data, codes = BAD_FRAMES["length is a word"]
+    row = TABLE["frame: length is a word"]
     before = len(client.frames)
-    for byte in data:
+    for byte in row.data:
         client.send_bytes(bytes([byte]))
     assert codes_of(client, b"") == []
-    assert [m["error"]["code"] for m in client.frames[before:] if "error" in m] == codes
+    assert [m["error"]["code"] for m in client.frames[before:] if "error" in m] == row.codes
 
 
 def test_a_body_over_64_mib_is_refused_before_it_is_there(client: RawClient) -> None:
@@ -163,157 +109,7 @@ def test_a_body_over_64_mib_is_refused_before_it_is_there(client: RawClient) -> 
         assert client.rss() < 150 * MIB
 
 
-# ---- bodies --------------------------------------------------------------------------------
-
-
-def nested(depth: int) -> bytes:
-    return b"[" * depth + b"]" * depth
-
-
-def with_params(params: bytes, method: bytes = b"agent/count") -> bytes:
-    return b'{"jsonrpc":"2.0","id":1,"method":"%b","params":%b}' % (method, params)
-
-
-BODIES: dict[str, tuple[bytes, list[int | None]]] = {
-    "nothing but a blank": (b" ", [-32700]),
-    "half an object": (b'{"jsonrpc":"2.0","id":1,', [-32700]),
-    "a comma too many": (b'{"jsonrpc":"2.0","id":1,"method":"agent/count",}', [-32700]),
-    "quotes of the wrong kind": (b"{'jsonrpc':'2.0'}", [-32700]),
-    "a comment": (COUNT + b"// hello", [-32700]),
-    "two objects": (COUNT + COUNT, [-32700]),
-    "a byte order mark": (b"\xef\xbb\xbf" + COUNT, [-32700]),
-    "utf-16": (COUNT.decode().encode("utf-16"), [-32700]),
-    "bytes that are no utf-8": (with_params(b'{"x":"\xff\xfe"}'), [-32700]),
-    "a surrogate in utf-8": (with_params(b'{"x":"\xed\xa0\x80"}'), [-32700]),
-    "an overlong encoding": (with_params(b'{"x":"\xc0\xaf"}'), [-32700]),
-    "a newline in a string": (with_params(b'{"x":"a\nb"}'), [-32700]),
-    "a zero byte": (COUNT + b"\0", [-32700]),
-    "NaN": (with_params(b'{"x":NaN}'), [-32700]),
-    "Infinity": (with_params(b'{"x":-Infinity}'), [-32700]),
-    "a number with a leading zero": (with_params(b'{"x":01}'), [-32700]),
-    "an unknown escape": (with_params(b'{"x":"\\q"}'), [-32700]),
-    "a word": (b"hello", [-32700]),
-    "null": (b"null", [-32600]),
-    "true": (b"true", [-32600]),
-    "a number": (b"42", [-32600]),
-    "a string": (b'"hello"', [-32600]),
-    "an empty object": (b"{}", [-32600]),
-    "an empty batch": (b"[]", [-32600]),
-    "a batch": (b"[" + COUNT + b"," + COUNT + b"]", [-32600]),
-    "a batch of nonsense": (b"[1,2,3]", [-32600]),
-    "201 levels": (with_params(b'{"x":' + nested(199) + b"}"), [-32600]),
-    "100,000 levels": (with_params(nested(100_000)), [-32600]),
-    "100,000 levels that never close": (b"[" * 100_000, [-32600]),
-    "100,000 objects in each other": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, [-32600]),
-    "200 levels": (with_params(b'{"x":' + nested(198) + b"}"), [None]),
-    "brackets in a string are no levels": (with_params(b'{"x":"' + b"[" * 5000 + b'"}'), [None]),
-    "a lone surrogate in what is ignored": (with_params(b'{"x":"\\ud800"}'), [None]),
-    "fields that nobody knows": (with_params(b'{"x":1,"y":{"z":[]}}'), [None]),
-    "a key twice": (with_params(b'{"x":1,"x":2}'), [None]),
-    "no jsonrpc": (b'{"id":1,"method":"agent/count"}', [-32600]),
-    "jsonrpc 1.0": (b'{"jsonrpc":"1.0","id":1,"method":"agent/count"}', [-32600]),
-    "jsonrpc as a number": (b'{"jsonrpc":2.0,"id":1,"method":"agent/count"}', [-32600]),
-    "id null": (b'{"jsonrpc":"2.0","id":null,"method":"agent/count"}', [-32600]),
-    "id true": (b'{"jsonrpc":"2.0","id":true,"method":"agent/count"}', [-32600]),
-    "id an object": (b'{"jsonrpc":"2.0","id":{},"method":"agent/count"}', [-32600]),
-    "id an array": (b'{"jsonrpc":"2.0","id":[1],"method":"agent/count"}', [-32600]),
-    "id a fraction": (b'{"jsonrpc":"2.0","id":1.5,"method":"agent/count"}', [-32600]),
-    "method missing": (b'{"jsonrpc":"2.0","params":{}}', [-32600]),
-    "method a number": (b'{"jsonrpc":"2.0","id":1,"method":5}', [-32600]),
-    "method null": (b'{"jsonrpc":"2.0","id":1,"method":null}', [-32600]),
-    "method empty": (b'{"jsonrpc":"2.0","id":1,"method":""}', [-32601]),
-    "method unknown": (b'{"jsonrpc":"2.0","id":1,"method":"agent/Count"}', [-32601]),
-    "method of a language server": (
-        b'{"jsonrpc":"2.0","id":1,"method":"textDocument/hover","params":{}}',
-        [-32601],
-    ),
-    "method with a megabyte of name": (
-        b'{"jsonrpc":"2.0","id":1,"method":"%b"}' % (b"x" * MIB),
-        [-32601],
-    ),
-    "method of Python's": (b'{"jsonrpc":"2.0","id":1,"method":"__init__"}', [-32601]),
-    "an optional request": (b'{"jsonrpc":"2.0","id":1,"method":"$/what"}', [-32601]),
-    "exit as a request": (b'{"jsonrpc":"2.0","id":1,"method":"exit"}', [-32601]),
-    "initialized as a request": (b'{"jsonrpc":"2.0","id":1,"method":"initialized"}', [-32601]),
-    "cancelling as a request": (
-        b'{"jsonrpc":"2.0","id":1,"method":"$/cancelRequest","params":{"id":1}}',
-        [-32601],
-    ),
-    "a notification as a request": (
-        b'{"jsonrpc":"2.0","id":1,"method":"webview/didDisconnect","params":{}}',
-        [-32601],
-    ),
-    "a request of ours asked of us": (
-        b'{"jsonrpc":"2.0","id":1,"method":"conversation/event","params":{}}',
-        [-32601],
-    ),
-    "params an array": (with_params(b"[]"), [-32602]),
-    "params a string": (with_params(b'"x"'), [-32602]),
-    "params a number": (with_params(b"5"), [-32602]),
-    "params null": (with_params(b"null"), [None]),
-    "params missing": (COUNT, [None]),
-    "10^400 where a number is": (with_params(b'{"limit":1e400}', b"conversation/list"), [-32602]),
-    "10^400 in digits": (
-        with_params(b'{"limit":1' + b"0" * 400 + b"}", b"conversation/list"),
-        [-32602],
-    ),
-    "-10^400": (with_params(b'{"sinceChange":-1e400}', b"conversation/list"), [-32602]),
-    "2^64": (with_params(b'{"sinceChange":18446744073709551616}', b"conversation/list"), [-32602]),
-    "2^63": (with_params(b'{"sinceChange":9223372036854775808}', b"conversation/list"), [-32602]),
-    "a response to nothing": (b'{"jsonrpc":"2.0","id":77,"result":{}}', []),
-    "an error to nothing": (
-        b'{"jsonrpc":"2.0","id":77,"error":{"code":-32601,"message":"?"}}',
-        [],
-    ),
-    "an error that could not be placed": (
-        b'{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}',
-        [],
-    ),
-    "a notification nobody knows": (b'{"jsonrpc":"2.0","method":"editor/blink"}', []),
-    "an optional notification": (b'{"jsonrpc":"2.0","method":"$/setTrace","params":{}}', []),
-    "a request's method as a notification": (b'{"jsonrpc":"2.0","method":"agent/disposeAll"}', []),
-    "a notification with wrong params": (
-        b'{"jsonrpc":"2.0","method":"webview/didDisconnect","params":{"webviewId":[]}}',
-        [],
-    ),
-    "a notification with params that are no object": (
-        b'{"jsonrpc":"2.0","method":"webview/didReconnect","params":"x"}',
-        [],
-    ),
-    "initialized once more": (b'{"jsonrpc":"2.0","method":"initialized","params":{}}', []),
-    "initialize as a notification": (b'{"jsonrpc":"2.0","method":"initialize","params":{}}', []),
-    "shutdown as a notification": (b'{"jsonrpc":"2.0","method":"shutdown"}', []),
-}
-
-
-@pytest.mark.parametrize("name", BODIES)
-def test_each_body_is_answered_as_the_specification_says(client: RawClient, name: str) -> None:
-    body, codes = BODIES[name]
-    assert codes_of(client, frame(body)) == codes
-
-
-BEFORE_THE_START = {
-    name: (body, codes)
-    for name, (body, codes) in BODIES.items()
-    if codes in ([-32700], [-32600], [])
-}
-
-
-def test_before_initialize_bad_bodies_get_the_same_codes(spawn: Spawn) -> None:
-    client = spawn()
-    for name, (body, codes) in BEFORE_THE_START.items():
-        assert codes_of(client, frame(body)) == codes, name
-    client.start()
-
-
-def test_before_initialize_bad_frames_get_the_same_codes(spawn: Spawn) -> None:
-    client = spawn()
-    # The first byte tells the protocol, so something harmless goes before what begins with `{`.
-    client.send_bytes(b"\r\n\r\n")
-    client.notify("$/harmless")
-    for name, (data, codes) in BAD_FRAMES.items():
-        assert codes_of(client, data) == [code or -32002 for code in codes], name
-    client.start()
+# ---- ids -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,24 @@ def test_options_that_make_no_sense_are_left_out_and_the_user_is_told(
     assert "sk-secret-123" not in client.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        rb'{"clientInfo":{"name":"\ud800"}}',
+        rb'{"initializationOptions":{"webviewId":"\udc00 ","sessionId":"mine"}}',
+        b'{"processId":1e400,"initializationOptions":{"sessionId":"mine"}}',
+        b'{"processId":null,"processId":"me"}',
+    ],
+)
+def test_what_the_prologue_could_answer_the_server_can_read(spawn: Spawn, params: bytes) -> None:
+    client = spawn()
+    body = b'{"jsonrpc":"2.0","id":1,"id":1,"method":5,"method":"initialize","params":%b}' % params
+    client.send_bytes(frame(body))
+    assert "result" in client.response(1)
+    made = client.call("conversation/create", {})
+    assert made["sessionId"] == ("mine" if b"mine" in params else "user")
+
+
 def test_one_bad_option_does_not_cost_the_good_ones(spawn: Spawn, tmp_path: Path) -> None:
     client = spawn()
     client.start(

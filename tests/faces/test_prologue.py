@@ -16,7 +16,7 @@ from sidecar.errors import InitializationFailed
 from sidecar.faces.prologue import Handover, refuse_all, run
 from sidecar.settings import PROVIDERS
 from sidecar.wire import constants, methods
-from sidecar.wire.frames import Frame, FrameParser, frame
+from sidecar.wire.frames import Frame, FrameError, FrameParser, frame
 from tests.requirements import proves
 
 PATIENCE = 30
@@ -103,7 +103,7 @@ def test_initialize_is_answered_with_what_is_known_at_build_time() -> None:
             "serverInfo": {"name": "agent-sidecar", "version": __version__},
         },
     }
-    assert (handover.kind, handover.exit_code, handover.leftover) == ("lsp", None, b"")
+    assert (handover.kind, handover.exit_code, handover.items) == ("lsp", None, [])
     assert frame(handover.initialize) == initialize()
 
 
@@ -247,7 +247,7 @@ UNREADABLE = [
     (b'{"jsonrpc":"2.0","id":true,"method":"a"}', None, -32600),
     (b'{"jsonrpc":"2.0","id":1.5,"method":"a"}', None, -32600),
     (b'{"jsonrpc":"2.0","id":[1],"method":"a"}', None, -32600),
-    (nested(201), None, -32600),
+    (nested(201), 1, -32600),
     (nested(20_000), None, -32600),
     (nested(200), 1, -32002),
     (b'{"jsonrpc":"2.0","id":1,"method":"\\ud800"}', 1, -32002),
@@ -294,22 +294,27 @@ def test_what_is_pipelined_behind_initialize_is_handed_on() -> None:
     for cut in range(len(later) + 1):
         handover, answers = start(initialize() + later[:cut])
         assert len(answers) == 1
-        items = FrameParser().feed(handover.leftover + later[cut:])
+        items = handover.items + handover.parser.feed(later[cut:])
         assert b"".join(frame(item.body) for item in items if isinstance(item, Frame)) == later
 
 
-def test_what_is_no_frame_behind_initialize_is_answered_at_once() -> None:
-    sent = initialize() + request(2, "a") + b"Content-Length: x\r\n\r\n" + request(3, "b")
-    handover, answers = start(sent)
-    assert errors(answers[1:]) == [(None, -32600)]
-    assert handover.leftover == request(2, "a") + request(3, "b")
+@proves("P6")
+def test_what_is_no_frame_behind_initialize_is_handed_on_and_reported_once() -> None:
+    bad = b"X-No-Length: 1\r\n\r\n"
+    later = request(2, "a") + bad + request(3, "b") + bad + b"Content-Length: x\r\n\r\n" + bad
+    for cut in range(len(later) + 1):
+        handover, answers = start(initialize() + later[:cut])
+        assert len(answers) == 1
+        items = handover.items + handover.parser.feed(later[cut:] + request(4, "c"))
+        kinds = [type(item) for item in items]
+        assert kinds == [Frame, FrameError, Frame, FrameError, Frame]
 
 
 @pytest.mark.parametrize("blanks", [b"", b" ", b"\r\n\t \n"])
 def test_a_brace_means_acp_and_nothing_of_it_is_consumed(blanks: bytes) -> None:
     line = b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}\n{"j'
     handover, answers = start(blanks + line)
-    assert (handover.kind, handover.exit_code, handover.leftover) == ("acp", None, line)
+    assert (handover.kind, handover.exit_code, handover.line) == ("acp", None, line)
     assert answers == []
 
 
@@ -365,7 +370,8 @@ import json, sys
 from sidecar.faces.stdio import claim_stdout
 from sidecar.faces.prologue import run
 handover = run(0, claim_stdout())
-print(json.dumps({"loaded": sorted(sys.modules), "leftover": handover.leftover.decode()}))
+bodies = [item.body.decode() for item in handover.items]
+print(json.dumps({"loaded": sorted(sys.modules), "items": bodies}))
 """
 
 
@@ -385,7 +391,7 @@ def test_nothing_is_imported_that_takes_time() -> None:
     done = python(DRIVER, initialize() + request(2, "agent/list"))
     assert [answer["id"] for answer in answers_in(done.stdout)] == [1]
     told = json.loads(done.stderr)
-    assert told["leftover"].encode() == request(2, "agent/list")
+    assert [frame(body.encode()) for body in told["items"]] == [request(2, "agent/list")]
     assert set(told["loaded"]) - set(without) <= {
         "__future__",
         "collections.abc",

@@ -313,29 +313,6 @@ def test_a_frame_right_behind_garbage_is_found(data: bytes) -> None:
     assert parse(data + GOOD)[-1] == b'{"good":1}'
 
 
-@given(fragments, st.lists(bodies, max_size=3), st.data())
-def test_another_parser_takes_over_from_pending_bytes(
-    junk: bytes, later: list[bytes], data: st.DataObject
-) -> None:
-    stream = junk + b"".join(map(frame, later))
-    at = data.draw(st.integers(0, len(stream)))
-    first, second = FrameParser(max_header=64), FrameParser(max_header=64)
-    before = first.feed(stream[:at])
-    after = second.feed(first.pending) + second.feed(stream[at:])
-    assert without_errors(before + after) == without_errors(FrameParser(max_header=64).feed(stream))
-
-
-def without_errors(items: list[Frame | FrameError]) -> list[Frame]:
-    return [item for item in items if isinstance(item, Frame)]
-
-
-def test_pending_bytes_keep_a_body_that_has_half_arrived() -> None:
-    parser = FrameParser()
-    parser.feed(GOOD[:-3])
-    other = FrameParser()
-    assert other.feed(parser.pending + GOOD[-3:]) == [Frame(b'{"good":1}')]
-
-
 # ---- depth -------------------------------------------------------------------------------
 
 
