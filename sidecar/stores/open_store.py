@@ -16,7 +16,7 @@ from ..interfaces import Publish
 from . import owners, search
 from .backup import discard
 from .condition import note_damage
-from .database import NEXT_STEP, Database, is_damage, is_index_damage
+from .database import NEXT_STEP, Database, is_damage, is_index_damage, patience
 from .files import part
 from .lane import closed
 from .opened import Opened
@@ -73,6 +73,8 @@ class OpenStore:
                 retryable=False,
             )
 
+        until = patience()
+
         def transaction() -> tuple[T, Write]:
             def inside(conn: sqlite3.Connection) -> tuple[T, Write]:
                 write = Write(conn, self._instances.own)
@@ -80,7 +82,7 @@ class OpenStore:
                 write.finish()
                 return result, write
 
-            return writer.write(inside)
+            return writer.write(inside, until=until)
 
         with self._watching():
             result, _ = await self._write_lane.run(transaction, self._committed)
@@ -177,10 +179,13 @@ class OpenStore:
         except AgentError:
             # The journal keeps everything; the next start brings it into the file.
             _log.warning("the store could not be tidied up", exc_info=True)
-        finally:
-            path = self._opened.path
+        path = self._opened.path
+        try:
             writer.close(None if path is None else partial(part, path, self._instances))
             self._instances.leave()
+        except (OSError, sqlite3.Error):
+            # The next start takes us for dead, and looks at the store more closely.
+            _log.warning("the store could not be left in order", exc_info=True)
 
     # ---- giving back what is not needed ----
 
