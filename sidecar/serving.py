@@ -52,6 +52,16 @@ CHANGES_INTERVAL = 0.05
 """Seconds in which changes of the conversation list become one notification."""
 FLUSH_SECONDS = 1.0
 """How long the client gets to read what is left when we leave."""
+PATIENCE = 2.0
+"""Seconds that opening the store may take before the user is told."""
+SLOW_OPENING = (
+    "It takes long to open the conversations. If it goes on: another program may hold the store; "
+    "close other programs that use it."
+)
+READ_ONLY = (
+    "The conversations can only be read: their folder cannot be written. Check its permissions "
+    "and the room on its disk, then start again."
+)
 CLOSE_SECONDS = 5.0
 """How long everything gets to end; after that we leave anyway (P7)."""
 
@@ -106,6 +116,7 @@ class Serving:
             tasks.start_soon(self._receive, name="receiver")
             tasks.start_soon(self._watch_exit, name="exit")
             tasks.start_soon(self._watch_opening, name="opening")
+            tasks.start_soon(self._tell_of_waiting, name="waiting for the store")
             if (editor := process_to_watch(self._params)) is not None:
                 tasks.start_soon(self._watch_parent, editor, name="parent")
             self._watch_signals()
@@ -130,6 +141,7 @@ class Serving:
             self._failure = error
             self._opened.set()
             self._say_ready("", error.message)
+            self._show(" ".join(filter(None, (error.message, error.hint))), kind=1)
             await self._over.wait()
             return
         manager = self._manager = self._make_manager(store, config)
@@ -138,6 +150,7 @@ class Serving:
         manager.on_state = partial(connection.notify, "agent/state")
         manager.on_degraded = self._degraded
         store.on_damage = self._show
+        store.on_held = manager.flusher.held
         try:
             await self._settle_dead(store)
             async with manager.running(), anyio.create_task_group() as tasks:
@@ -150,7 +163,7 @@ class Serving:
                 self._handlers = face.handlers()
                 self._opened.set()
                 self._say_ready(store.store_id, store.degraded)
-                for line in (self._complaint, store.notice):
+                for line in (self._complaint, store.notice, store.degraded and READ_ONLY):
                     if line:
                         self._show(line)
                 tasks.start_soon(self._tell_changes, store, connection, name="changes")
@@ -312,6 +325,12 @@ class Serving:
         await self._over.wait()
         if not self._opened.is_set():
             self._leave_soon()
+
+    async def _tell_of_waiting(self) -> None:
+        with anyio.move_on_after(PATIENCE):
+            await self._opened.wait()
+            return
+        self._show(SLOW_OPENING)
 
     def _stalled(self, task: str) -> None:
         """Called on the watchdog's thread."""

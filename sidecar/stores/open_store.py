@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -33,7 +34,8 @@ _CHECKPOINT_TRIES, _CHECKPOINT_PAUSE = 40, 0.05
 class OpenStore:
     """`notice` tells what happened to the store when it was opened, for the user to read, or is
     None. `on_damage` is called once, with what to tell the user, when damage is met later; from
-    then on the store is only read."""
+    then on the store is only read. `on_held` hears that writes have to wait for somebody else,
+    and that they do not any more."""
 
     def __init__(self, opened: Opened, publish: Publish) -> None:
         self._opened = opened
@@ -52,9 +54,21 @@ class OpenStore:
         self._seen_version = 0
         self._deleted = anyio.Event()
         self.on_damage: Callable[[str], None] = lambda _: None
+        self.on_held: Callable[[bool], None] = lambda _: None
+        if self._writer is not None and self.is_shared:
+            self._hear_of_waiting(self._writer)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.store_id}: {self.degraded or 'writable'}>"
+
+    def _hear_of_waiting(self, writer: Database) -> None:
+        loop = asyncio.get_running_loop()
+
+        def hear(is_held: bool) -> None:
+            with suppress(RuntimeError):  # the loop has ended; nobody is to be told any more
+                loop.call_soon_threadsafe(lambda: self.on_held(is_held))
+
+        writer.on_held = hear
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._closed:
