@@ -211,4 +211,7 @@ def delete(write: Write, conversation_id: str) -> None:
         "DELETE FROM request_keys WHERE conversation = ? AND result = ?", (STORE_WIDE, row.id)
     )
     conn.execute("DELETE FROM conversations WHERE key = ?", (row.key,))
-    conn.execute("INSERT INTO tombstones VALUES (?, ?)", (write.change_no, row.id))
+    conn.execute(
+        "INSERT INTO tombstones (change_no, conversation_id) VALUES (?, ?)",
+        (write.change_no, row.id),
+    )

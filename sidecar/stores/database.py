@@ -76,14 +76,21 @@ def translated(error: sqlite3.Error) -> AgentError:
         return busy()
     if is_damage(error):
         return StoreUnavailable("The store is damaged.", hint=NEXT_STEP, retryable=False)
-    return PersistenceFailed("The store could not be read or written.")
+    return failed()
 
 
 def unreachable(error: OSError) -> AgentError:
     """The same for a file beside the store: a lock, the backup."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full()
-    return PersistenceFailed("The store could not be read or written.")
+    return failed()
+
+
+def failed() -> PersistenceFailed:
+    return PersistenceFailed(
+        "The store could not be read or written.",
+        hint="The log has the cause. If it stays so, run `agent-sidecar doctor --repair`.",
+    )
 
 
 def disk_full() -> PersistenceFailed:
