@@ -17,8 +17,7 @@ from tests.faults.clocks import (
 from tests.requirements import proves
 
 
-@proves("P1")
-@proves("P5")
+@proves("P1", "P5")
 def test_a_clock_that_jumps_changes_no_order_and_costs_nobody_anything(tmp_path: Path) -> None:
     check(experiment(tmp_path, JUMPS))
 

@@ -18,8 +18,7 @@ SYNCS = [Point("fdatasync", "EIO", number) for number in (16, 20, 28)]
 """Of commits that somebody is told of."""
 
 
-@proves("P1")
-@proves("P6")
+@proves("P1", "P6")
 def test_a_call_that_fails_loses_nothing_and_leaves_nobody_without_an_answer(
     tmp_path: Path,
 ) -> None:
