@@ -347,6 +347,11 @@ class ConversationStore(Protocol):
         """Remove every row. Running or queued entries raise `InvalidState`."""
         ...
 
+    async def use_ago(self, age_ms: int, now: int) -> int:
+        """The moment before which lies so much time of use, counted back from `now`; a long
+        pause, or a jump of the clock, counts as a short one. 0: there was less use."""
+        ...
+
     async def prune(
         self,
         *,

@@ -1,4 +1,4 @@
-"""Logging: one JSON object a line on stderr, secrets never.
+"""Logging: one JSON object a line on stderr, and in a file if one is named; secrets never.
 
 Use the stdlib: `logger.info("agent created", extra={"conversationId": …})`.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -72,14 +74,32 @@ class _Nowhere:
         return None
 
 
+FILE_VARIABLE = "AGENT_SIDECAR_LOG"
+"""Names a file that the log is written to as well, for editors that throw stderr away. Not a
+setting: what a workspace may set must not choose where we write."""
+
+
 def set_up(level: str, redact: Redact | None = None) -> None:
-    """Send the package's logs to stderr. Called once by the composition root."""
-    handler = StderrHandler(sys.stderr)
-    handler.setFormatter(JsonLines(redact))
+    """Send the package's logs to stderr, and to the file that the environment names. Called once
+    by the composition root."""
     root = logging.getLogger("sidecar")
-    root.handlers[:] = [handler]
+    root.handlers[:] = [StderrHandler(sys.stderr)]
     root.propagate = False
     set_level(level)
+    if path := os.environ.get(FILE_VARIABLE):
+        _add_file(root, path)
+    for handler in root.handlers:
+        handler.setFormatter(JsonLines(redact))
+
+
+def _add_file(root: logging.Logger, path: str) -> None:
+    # Imported here: most starts need none.
+    from .log_file import LogFileHandler, RotatingFile
+
+    try:
+        root.addHandler(LogFileHandler(RotatingFile(Path(path))))
+    except OSError as error:
+        root.warning("the log file cannot be written", extra={"cause": error.strerror})
 
 
 def set_level(level: str) -> None:

@@ -155,7 +155,8 @@ class Flusher:
     """Stores streamed text: one transaction a tick for all conversations that stream.
 
     A failing store does not stop a turn: the text stays in memory (its turn holds it anyway),
-    is tried again, and `on_degraded` hears of the first failure and of the recovery only.
+    is tried again, and `on_degraded` hears of the first failure and of the recovery only. The
+    same when the store does not fail yet, but is `held` by somebody else for longer than usual.
     """
 
     def __init__(self, store: ConversationStore, on_degraded: Callable[[str | None], None]) -> None:
@@ -217,9 +218,19 @@ class Flusher:
         logger.error(
             "text could not be stored", extra={"type": "PERSISTENCE_FAILED", "cause": error.message}
         )
+        self._trouble(error.message)
+
+    def held(self, is_held: bool) -> None:
+        """Somebody keeps the store from being written, or does not any more."""
+        if is_held:
+            self._trouble("Another program holds the store.")
+        else:
+            self.recovered()
+
+    def _trouble(self, reason: str) -> None:
         if not self._failing:
             self._failing = True
-            self._on_degraded(error.message)
+            self._on_degraded(reason)
 
     def recovered(self) -> None:
         if self._failing:

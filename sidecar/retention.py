@@ -22,14 +22,19 @@ SWEEP_INTERVAL = 24 * 3600.0
 
 
 async def prune(
-    manager: AgentManager, rule: RetentionSettings, *, dry_run: bool
+    manager: AgentManager, rule: RetentionSettings, *, dry_run: bool, by_calendar: bool = False
 ) -> Sequence[PrunedConversation]:
-    """Delete what `rule` gives up and nobody here uses; with `dry_run` only say what."""
+    """Delete what `rule` gives up and nobody here uses; with `dry_run` only say what. Age is
+    time of use, which no clock can make pass at once; `by_calendar` when the user says so."""
     if not (rule.max_age_days or rule.max_bytes):
         return ()
     in_use = {agent.conversation_id for agent in manager.registry}
+    before, age = None, rule.max_age_days * DAY_MS
+    if age:
+        now = now_ms()
+        before = now - age if by_calendar else await manager.store.use_ago(age, now)
     pruned = await manager.store.prune(
-        before=now_ms() - rule.max_age_days * DAY_MS if rule.max_age_days else None,
+        before=before,
         max_bytes=rule.max_bytes or None,
         in_use=in_use | set(manager.journal.followed()),
         dry_run=dry_run,

@@ -56,6 +56,16 @@ FLUSH_SECONDS = 1.0
 """How long the client gets to read what is left when we leave."""
 REAP_INTERVAL = 5.0
 """Seconds between looks for children of sidecars that have died meanwhile."""
+PATIENCE = 2.0
+"""Seconds that opening the store may take before the user is told."""
+SLOW_OPENING = (
+    "It takes long to open the conversations. If it goes on: another program may hold the store; "
+    "close other programs that use it."
+)
+READ_ONLY = (
+    "The conversations can only be read: their folder cannot be written. Check its permissions "
+    "and the room on its disk, then start again."
+)
 CLOSE_SECONDS = 5.0
 """How long everything gets to end; after that we leave anyway (P7)."""
 
@@ -110,6 +120,7 @@ class Serving:
             tasks.start_soon(self._receive, name="receiver")
             tasks.start_soon(self._watch_exit, name="exit")
             tasks.start_soon(self._watch_opening, name="opening")
+            tasks.start_soon(self._tell_of_waiting, name="waiting for the store")
             if (editor := process_to_watch(self._params)) is not None:
                 tasks.start_soon(self._watch_parent, editor, name="parent")
             self._watch_signals()
@@ -134,6 +145,7 @@ class Serving:
             self._failure = error
             self._opened.set()
             self._say_ready("", error.message)
+            self._show(" ".join(filter(None, (error.message, error.hint))), kind=1)
             await self._over.wait()
             return
         manager = self._manager = self._make_manager(store, config)
@@ -142,6 +154,7 @@ class Serving:
         manager.on_state = partial(connection.notify, "agent/state")
         manager.on_degraded = self._degraded
         store.on_damage = self._show
+        store.on_held = manager.flusher.held
         try:
             await self._settle_dead(store)
             async with manager.running(), anyio.create_task_group() as tasks:
@@ -160,7 +173,7 @@ class Serving:
                     tasks.start_soon(permissions.run, name="permissions")
                 self._opened.set()
                 self._say_ready(store.store_id, store.degraded)
-                for line in (self._complaint, store.notice):
+                for line in (self._complaint, store.notice, store.degraded and READ_ONLY):
                     if line:
                         self._show(line)
                 tasks.start_soon(self._tell_changes, store, connection, name="changes")
@@ -355,6 +368,12 @@ class Serving:
         await self._over.wait()
         if not self._opened.is_set():
             self._leave_soon()
+
+    async def _tell_of_waiting(self) -> None:
+        with anyio.move_on_after(PATIENCE):
+            await self._opened.wait()
+            return
+        self._show(SLOW_OPENING)
 
     def _stalled(self, task: str) -> None:
         """Called on the watchdog's thread."""

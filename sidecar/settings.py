@@ -63,6 +63,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     """What archived conversations are kept for; 0 is for ever. One in use is never given up."""
 
     max_age_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    """Days of use: a pause of more than a week counts as one."""
     max_bytes: Annotated[int, Meta(ge=0)] = 0
     """Of the whole store; the oldest archived conversations make room."""
 

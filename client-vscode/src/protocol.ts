@@ -790,6 +790,7 @@ export interface Resync {
 
 /** Any of the fields of RetentionSettings. */
 export interface RetentionPatch {
+  /** Days of use: a pause of more than a week counts as one. */
   maxAgeDays?: number;
   /** Of the whole store; the oldest archived conversations make room. */
   maxBytes?: number;
@@ -797,7 +798,10 @@ export interface RetentionPatch {
 
 /** What archived conversations are kept for; 0 is for ever. One in use is never given up. */
 export interface RetentionSettings {
-  /** @default 0 */
+  /**
+   * Days of use: a pause of more than a week counts as one.
+   * @default 0
+   */
   maxAgeDays?: number;
   /**
    * Of the whole store; the oldest archived conversations make room.

@@ -77,7 +77,11 @@ def add_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--keys-fd", type=int, metavar="N", help="read KEY=VALUE lines from this descriptor"
     )
-    group.add_argument("--log", metavar="FILE", help="append the sidecar's log to this file")
+    group.add_argument(
+        "--log",
+        metavar="FILE",
+        help="append the sidecar's log to this file (5 MiB, and two older ones)",
+    )
 
 
 def options_from(args: Namespace, env: Mapping[str, str] | None = None) -> Options:

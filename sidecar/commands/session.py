@@ -6,7 +6,6 @@ the connection stays alive.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -21,6 +20,7 @@ from ..client import Call, LiveConversation, Sidecar
 from ..client.live import Change
 from ..conversations import ID_PATTERN, Conversation, Message
 from ..errors import NotFound
+from ..log_file import RotatingFile
 from ..wire.methods import ConversationPage
 from .config import Options, UsageError
 
@@ -195,15 +195,13 @@ class Following:
 @contextmanager
 def _log_file(path: Path) -> Iterator[Callable[[bytes], None]]:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        file = RotatingFile(path)
     except OSError as error:
         raise UsageError(f"The log {path} cannot be written: {error.strerror}.") from error
-    with os.fdopen(descriptor, "ab", buffering=0) as file:
-
-        def append(chunk: bytes) -> None:
-            file.write(chunk)
-
-        yield append
+    try:
+        yield file.write
+    finally:
+        file.close()
 
 
 def short_ids(conversations: Sequence[Conversation]) -> dict[str, str]:

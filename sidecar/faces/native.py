@@ -484,11 +484,14 @@ class NativeFace:
     @method("store/prune")
     async def prune(self, params: wire.Prune) -> wire.PruneResult:
         rule = self._manager.config.settings.retention
-        if params.max_age_days is not None or params.max_bytes is not None:
+        is_own = params.max_age_days is not None or params.max_bytes is not None
+        if is_own:
             rule = RetentionSettings(
                 max_age_days=params.max_age_days or 0, max_bytes=params.max_bytes or 0
             )
-        pruned = tuple(await retention.prune(self._manager, rule, dry_run=params.dry_run))
+        pruned = tuple(
+            await retention.prune(self._manager, rule, dry_run=params.dry_run, by_calendar=is_own)
+        )
         return wire.PruneResult(
             conversations=pruned,
             bytes=sum(one.bytes for one in pruned),

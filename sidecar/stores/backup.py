@@ -2,7 +2,8 @@
 
 It is read back and checked before it replaces the one before, so there is always one that is
 whole. Nothing that was deleted outlives the deletion in it: a deletion removes the backup in
-its own transaction, and a copy that was begun before one is not kept.
+its own transaction, and a copy that was begun before one is not kept, nor one that was made
+before the deleted words had left the search index.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from .database import is_damage
+from .search import has_to_purge
 
 STEP_PAGES = 128
 """Copied at a time (0.5 MiB): a step lasts about a millisecond."""
@@ -71,10 +73,10 @@ def make_copy(path: Path, instance: str, stop: threading.Event) -> Path | None:
 
 
 def put_in_place(path: Path, copy: Path) -> bool:
-    """Let the copy be the backup, unless a conversation was deleted since. The caller holds the
-    writer lock."""
+    """Let the copy be the backup, unless a conversation was deleted since, or the words of one
+    were still in its index. The caller holds the writer lock."""
     try:
-        if _deletions(path) != _deletions(copy):
+        if _deletions(path) != _deletions(copy) or _has_to_forget(copy):
             return False
         with copy.open("r+b") as file:
             os.fsync(file.fileno())
@@ -135,6 +137,11 @@ def _deletions(path: Path) -> tuple[int, int]:
             "SELECT count(*), total(change_no) FROM tombstones"
         ).fetchone()
     return found
+
+
+def _has_to_forget(path: Path) -> bool:
+    with opened(path, _as_it_is(path)) as conn:
+        return has_to_purge(conn)
 
 
 def _as_it_is(path: Path) -> str:

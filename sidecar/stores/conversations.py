@@ -226,6 +226,7 @@ def delete(write: Write, conversation_id: str) -> None:
     )
     conn.execute("DELETE FROM conversations WHERE key = ?", (row.key,))
     conn.execute(
-        "INSERT INTO tombstones VALUES (?, ?, ?, ?)",
+        "INSERT INTO tombstones (change_no, conversation_id, last_seq, revision) "
+        "VALUES (?, ?, ?, ?)",
         (write.change_no, row.id, row.last_seq, row.revision),
     )

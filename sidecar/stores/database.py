@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -18,7 +19,10 @@ from .schema import SCHEMA_VERSION
 T = TypeVar("T")
 
 BUSY_LIMIT = 60.0
-"""Seconds that a write waits for other writers before it is refused."""
+"""Seconds that a write waits for other writers before it is refused, counted from when it was
+asked for: many that wait behind one another are refused together."""
+TELL_AFTER = 1.0
+"""Seconds that a write waits before the user is told so."""
 PARTING_LIMIT = 1.0
 CHECKPOINT_BYTES = 4 << 20
 _COMMITS_PER_LOOK = 64
@@ -63,7 +67,7 @@ def translated(error: sqlite3.Error) -> AgentError:
     """What a client is told. SQLite's own text may name files and stays in the cause."""
     code = primary_code(error)
     if code == sqlite3.SQLITE_FULL:
-        return PersistenceFailed("The disk is full.", hint="Free some space, then try again.")
+        return disk_full()
     if code == sqlite3.SQLITE_READONLY:
         return StoreUnavailable(
             "The store cannot be written.", hint="Check the permissions of its folder."
@@ -72,7 +76,25 @@ def translated(error: sqlite3.Error) -> AgentError:
         return busy()
     if is_damage(error):
         return StoreUnavailable("The store is damaged.", hint=NEXT_STEP, retryable=False)
-    return PersistenceFailed("The store could not be read or written.")
+    return failed()
+
+
+def unreachable(error: OSError) -> AgentError:
+    """The same for a file beside the store: a lock, the backup."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full()
+    return failed()
+
+
+def failed() -> PersistenceFailed:
+    return PersistenceFailed(
+        "The store could not be read or written.",
+        hint="The log has the cause. If it stays so, run `agent-sidecar doctor --repair`.",
+    )
+
+
+def disk_full() -> PersistenceFailed:
+    return PersistenceFailed("The disk is full.", hint="Free some space, then try again.")
 
 
 class _Garbled(Exception):
@@ -107,6 +129,9 @@ class Database:
         self._is_tolerant = False
         self.bytes_written = 0
         """Into the file, by checkpoints of this process."""
+        self.on_held: Callable[[bool], None] = lambda _: None
+        """Hears that somebody keeps us from writing, and that nobody does any more."""
+        self._is_held = False
 
     def close(self, last: Callable[[OsLock], None] | None = None) -> None:
         """`last` is done with the store closed, while nobody else can write to it."""
@@ -118,11 +143,8 @@ class Database:
 
     def while_locked(self, work: Callable[[OsLock | None], T]) -> T:
         """Do `work`, no transaction of ours, while no sidecar writes."""
-        self._hold()
-        try:
+        with self._translating(), self._holding(patience()):
             return work(self._lock)
-        finally:
-            self._let_go()
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` on one state of the store; again if text in it turned out to be garbled."""
@@ -143,21 +165,25 @@ class Database:
         except (ValueError, msgspec.MsgspecError) as error:
             # A flipped bit that SQLite cannot know of: a state or a JSON text that is none.
             raise LoadFailed("Something in the store is garbled and cannot be read.") from error
+        except OSError as error:
+            raise unreachable(error) from error
         finally:
             self._rollback()
 
     def data_version(self) -> int:
         """A number that changes when any other connection has committed (6 µs to ask)."""
-        version: int = self.conn.execute("PRAGMA data_version").fetchone()[0]
+        with self._translating():
+            self._mend()
+            version: int = self.conn.execute("PRAGMA data_version").fetchone()[0]
         return version
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def write(self, work: Callable[[sqlite3.Connection], T], *, until: float | None = None) -> T:
         """Do `work` and commit it, or raise and leave no trace. Nothing changed, nothing
-        committed: a question costs no flush of the disk."""
-        self._hold()
-        try:
+        committed: a question costs no flush of the disk. Waits for others `until` then."""
+        until = patience() if until is None else until
+        with self._translating(), self._holding(until), self._rolling_back():
             self._mend()
-            self._begin()
+            self._begin(until)
             changes = self.conn.total_changes
             result = work(self.conn)
             if self.conn.total_changes != changes:
@@ -166,31 +192,57 @@ class Database:
                 self.conn.execute("COMMIT")
                 self._commits += 1
             return result
-        except sqlite3.Error as error:
-            self._raise(error)
+
+    @contextmanager
+    def _holding(self, until: float) -> Iterator[None]:
+        """Keep the lock meanwhile; every other sidecar waits."""
+        if self._lock is None:
+            yield
+            return
+        if not self._lock.acquire(min(TELL_AFTER, _left(until))):
+            self._tell_held(True)
+            if not self._lock.acquire(_left(until)):
+                raise busy()
+        try:
+            yield
         finally:
-            self._rollback()
-            self._let_go()
-
-    def _hold(self) -> None:
-        if self._lock is not None and not self._lock.acquire(BUSY_LIMIT):
-            raise busy()
-
-    def _let_go(self) -> None:
-        if self._lock is not None:
             self._lock.release()
 
-    def _begin(self) -> None:
+    def _begin(self, until: float) -> None:
         """Sidecars queue at the lock; what is waited for here is a foreign program."""
-        deadline = time.monotonic() + BUSY_LIMIT
+        began = time.monotonic()
         while True:
             try:
                 self.conn.execute("BEGIN IMMEDIATE")
                 break
             except sqlite3.OperationalError as error:
-                if primary_code(error) not in _BUSY or time.monotonic() > deadline:
+                if primary_code(error) not in _BUSY or time.monotonic() > until:
                     raise
+                if time.monotonic() - began > TELL_AFTER:
+                    self._tell_held(True)
+        self._tell_held(False)
         check_version(self.conn)
+
+    def _tell_held(self, is_held: bool) -> None:
+        if self._is_held != is_held:
+            self._is_held = is_held
+            self.on_held(is_held)
+
+    @contextmanager
+    def _rolling_back(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._rollback()
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._raise(error)
+        except OSError as error:
+            raise unreachable(error) from error
 
     def _rollback(self) -> None:
         # A connection that cannot even do this is replaced before the next transaction.
@@ -199,7 +251,7 @@ class Database:
                 self.conn.execute("ROLLBACK")
 
     def _raise(self, error: sqlite3.Error) -> NoReturn:
-        self._broken = primary_code(error) == sqlite3.SQLITE_IOERR
+        self._broken |= primary_code(error) == sqlite3.SQLITE_IOERR
         self._puts_up_with(error)
         raise translated(error) from error
 
@@ -230,7 +282,7 @@ class Database:
     def wal_size(self) -> int:
         try:
             return 0 if self._wal is None else self._wal.stat().st_size
-        except FileNotFoundError:
+        except OSError:
             return 0
 
     def checkpoint(self) -> bool:
@@ -248,17 +300,21 @@ class Database:
         return 0 < self._free_pages() < before
 
     def _free_pages(self) -> int:
-        free: int = self.conn.execute("PRAGMA freelist_count").fetchone()[0]
-        return free
+        return self._maintain("PRAGMA freelist_count")[0][0]
 
     def _maintain(self, statement: str) -> Sequence[tuple[int, ...]]:
-        self._hold()
-        try:
+        with self._translating(), self._holding(patience()):
+            self._mend()
             return self.conn.execute(statement).fetchall()
-        except sqlite3.Error as error:
-            self._raise(error)
-        finally:
-            self._let_go()
+
+
+def patience() -> float:
+    """Until when somebody waits who asks now."""
+    return time.monotonic() + BUSY_LIMIT
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())
 
 
 def check_version(conn: sqlite3.Connection) -> None:

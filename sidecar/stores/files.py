@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import StoreUnavailable
+from ..errors import AgentError, PersistenceFailed, StoreUnavailable
 from . import owners
 from .backup import Damaged, backup_of, check, opened
 from .condition import Condition, note_clean, note_damage, note_open, read_condition
@@ -64,12 +65,14 @@ def open_file(path: Path, instance_id: str | None) -> OpenedFile:
     try:
         try:
             return _open_writable(path, instance_id)
-        except (StoreUnavailable, sqlite3.DatabaseError) as error:
+        except (AgentError, sqlite3.DatabaseError) as error:
             if not _is_known_as_damaged(path, error):
                 raise
             return _open_writable(path, instance_id)
     except OSError as error:
         return _open_read_only(path, instance_id, error.strerror or "no access", error)
+    except PersistenceFailed as error:
+        return _open_read_only(path, instance_id, error.message, error)
     except sqlite3.Error as error:
         if primary_code(error) not in _UNWRITABLE:
             raise translated(error) from error
@@ -243,6 +246,12 @@ def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
 # ---- for reading only --------------------------------------------------------------------
 
 
+_ALONE = f"mode=ro&vfs={'win32' if sys.platform == 'win32' else 'unix'}-none"
+_WAYS_TO_READ = ("mode=ro", _ALONE, "immutable=1")
+"""With the journal's index in the file beside it; with one in memory and without any lock, where
+that file cannot be made (so nobody writes); last, without what is only in the journal."""
+
+
 def _open_read_only(
     path: Path, instance_id: str | None, reason: str, cause: Exception
 ) -> OpenedFile:
@@ -252,8 +261,7 @@ def _open_read_only(
             hint=f"Check the folder it is to be in: {reason}.",
             retryable=False,
         ) from cause
-    # `immutable` last: it works without any write access, but does not see the journal.
-    for how in ("mode=ro", "immutable=1"):
+    for how in _WAYS_TO_READ:
         try:
             reader = Database(_read_only_connection(path, how))
             version = reader.conn.execute("PRAGMA user_version").fetchone()[0]
@@ -275,6 +283,13 @@ def _open_read_only(
 
 def _read_only_connection(path: Path, how: str) -> Callable[[], sqlite3.Connection]:
     uri = f"{path.absolute().as_uri()}?{how}"
-    return lambda: sqlite3.connect(
-        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_SQLITE_TIMEOUT
-    )
+
+    def open_again() -> sqlite3.Connection:
+        conn = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_SQLITE_TIMEOUT
+        )
+        if how == _ALONE:
+            conn.execute("PRAGMA locking_mode = EXCLUSIVE")
+        return conn
+
+    return open_again

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sqlite3
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -98,7 +99,7 @@ def closed() -> StoreUnavailable:
 def _do_logged(work: Callable[[], object]) -> None:
     try:
         work()
-    except AgentError:
+    except (AgentError, OSError, sqlite3.Error):
         _log.warning("housekeeping of the store failed", exc_info=True)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from ..interfaces import Publish
 from . import owners, search
 from .backup import discard
 from .condition import note_damage
-from .database import NEXT_STEP, Database, is_damage, is_index_damage
+from .database import NEXT_STEP, Database, is_damage, is_index_damage, patience
 from .files import part
 from .lane import closed
 from .opened import Opened
@@ -33,7 +34,8 @@ _CHECKPOINT_TRIES, _CHECKPOINT_PAUSE = 40, 0.05
 class OpenStore:
     """`notice` tells what happened to the store when it was opened, for the user to read, or is
     None. `on_damage` is called once, with what to tell the user, when damage is met later; from
-    then on the store is only read."""
+    then on the store is only read. `on_held` hears that writes have to wait for somebody else,
+    and that they do not any more."""
 
     def __init__(self, opened: Opened, publish: Publish) -> None:
         self._opened = opened
@@ -53,9 +55,21 @@ class OpenStore:
         self._seen_version = 0
         self._deleted = anyio.Event()
         self.on_damage: Callable[[str], None] = lambda _: None
+        self.on_held: Callable[[bool], None] = lambda _: None
+        if self._writer is not None and self.is_shared:
+            self._hear_of_waiting(self._writer)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.store_id}: {self.degraded or 'writable'}>"
+
+    def _hear_of_waiting(self, writer: Database) -> None:
+        loop = asyncio.get_running_loop()
+
+        def hear(is_held: bool) -> None:
+            with suppress(RuntimeError):  # the loop has ended; nobody is to be told any more
+                loop.call_soon_threadsafe(lambda: self.on_held(is_held))
+
+        writer.on_held = hear
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._closed:
@@ -74,6 +88,8 @@ class OpenStore:
                 retryable=False,
             )
 
+        until = patience()
+
         def transaction() -> tuple[T, Write]:
             def inside(conn: sqlite3.Connection) -> tuple[T, Write]:
                 write = Write(conn, self._instances.own)
@@ -81,7 +97,7 @@ class OpenStore:
                 write.finish()
                 return result, write
 
-            return writer.write(inside)
+            return writer.write(inside, until=until)
 
         with self._watching():
             result, _ = await self._write_lane.run(transaction, self._committed)
@@ -178,10 +194,13 @@ class OpenStore:
         except AgentError:
             # The journal keeps everything; the next start brings it into the file.
             _log.warning("the store could not be tidied up", exc_info=True)
-        finally:
-            path = self._opened.path
+        path = self._opened.path
+        try:
             writer.close(None if path is None else partial(part, path, self._instances))
             self._instances.leave()
+        except (OSError, sqlite3.Error):
+            # The next start takes us for dead, and looks at the store more closely.
+            _log.warning("the store could not be left in order", exc_info=True)
 
     # ---- giving back what is not needed ----
 

@@ -88,7 +88,7 @@ class Instances:
 
 def announce(write: Write) -> None:
     write.conn.execute(
-        "INSERT OR REPLACE INTO instances VALUES (?, ?, ?)",
+        "INSERT OR REPLACE INTO instances (id, pid, started_at) VALUES (?, ?, ?)",
         (write.instance, os.getpid(), write.now),
     )
 
@@ -120,6 +120,7 @@ def claim(write: Write, row: ConversationRow, is_dead: IsDead, *, force: bool = 
         )
     generation = 1 if owner is None else int(owner[1]) + 1
     write.conn.execute(
-        "INSERT OR REPLACE INTO owners VALUES (?, ?, ?)", (row.key, write.instance, generation)
+        "INSERT OR REPLACE INTO owners (conversation, instance, generation) VALUES (?, ?, ?)",
+        (row.key, write.instance, generation),
     )
     return generation

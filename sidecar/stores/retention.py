@@ -12,6 +12,9 @@ from .owners import IsDead
 from .rows import part_range
 from .write import Write
 
+PAUSE = 7 * 24 * 3600 * 1000
+"""Milliseconds that a time in which nobody wrote anything counts for at most."""
+
 _PUT_AWAY = "max(c.updated_at, c.archived_at)"
 _ARCHIVED = f"""
     SELECT c.key, c.id, c.title, {_PUT_AWAY}, o.instance
@@ -40,6 +43,42 @@ def prunable(
         if excess is not None:
             excess -= conversation.bytes
     return tuple(found)
+
+
+def use_ago(conn: sqlite3.Connection, age: int, now: int) -> int:
+    """The moment before which lies `age` of use, in milliseconds; 0 when there was less.
+
+    Age is counted along the messages, whose ids tell when they were made, and a longer pause
+    counts as `PAUSE`. So neither a clock that jumps by years, whatever is written then, nor a
+    long journey makes everything old at once.
+    """
+    at = now
+    while age > 0:
+        (first,) = conn.execute(
+            "SELECT min(id) FROM messages WHERE id >= ? AND id < ?", (_ids(at - PAUSE), _ids(at))
+        ).fetchone()
+        before = first
+        if first is None:
+            (before,) = conn.execute(
+                "SELECT max(id) FROM messages WHERE id < ?", (_ids(at - PAUSE),)
+            ).fetchone()
+        if before is None:
+            return 0
+        step = PAUSE if first is None else at - _made_at(first)
+        if step >= age:
+            return at - age
+        age -= step
+        at = _made_at(before)
+    return at
+
+
+def _ids(at: int) -> bytes:
+    """Where the ids begin that were made at this time or later."""
+    return max(0, at).to_bytes(6, "big") + bytes(10)
+
+
+def _made_at(id: bytes) -> int:
+    return int.from_bytes(id[:6], "big")
 
 
 def prune(write: Write, conversation_id: str, in_use: Set[str], is_dead: IsDead) -> bool:

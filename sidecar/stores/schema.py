@@ -227,7 +227,12 @@ def migrations() -> Migrations:
 
 
 def _on_connection(step: Callable[[sqlite3.Connection], None]) -> Callable[[Database], None]:
-    return lambda db: step(db.conn)
+    def apply(db: Database) -> None:
+        step(db.conn)
+        # Like every commit, so that a journal that has this one alone is known as this store's.
+        db.conn.execute("UPDATE meta SET change_no = change_no + 1")
+
+    return apply
 
 
 def read_store_id(conn: sqlite3.Connection) -> str:

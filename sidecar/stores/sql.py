@@ -144,6 +144,9 @@ class SqlStore(OpenStore):
         await self.shrink()
         self._deleted.set()
 
+    async def use_ago(self, age_ms: int, now: int) -> int:
+        return await self._read(lambda conn: retention.use_ago(conn, age_ms, now))
+
     async def prune(
         self,
         *,

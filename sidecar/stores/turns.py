@@ -160,7 +160,9 @@ def append_text(write: Write, chunks: Sequence[TextChunk]) -> None:
             replies[turn] = _reply_to_append_to(write, *turn)
         if (reply := replies[turn]) is not None:
             rows.append((part_key(reply, chunk.part), chunk.offset, chunk.kind, chunk.text))
-    write.conn.executemany("INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)", rows)
+    write.conn.executemany(
+        "INSERT OR REPLACE INTO chunks (part, offset, kind, text) VALUES (?, ?, ?, ?)", rows
+    )
 
 
 def _reply_to_append_to(write: Write, conversation_id: str, turn_id: str) -> int | None:

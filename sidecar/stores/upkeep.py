@@ -6,6 +6,7 @@ import logging
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -56,13 +57,12 @@ class Upkeep:
     async def run(self, something_deleted: Callable[[], Awaitable[None]], *, unclean: bool) -> None:
         """`unclean`: check the store first, by way of a backup."""
         await anyio.sleep(FIRST_LOOK)
-        self._remove_unfinished()
+        await self._guarded(self._remove_unfinished)
         if unclean:
             await self._guarded(self.back_up)
         while True:
             await self._guarded(self._forget)
-            if self.is_backup_due():
-                await self._guarded(self.back_up)
+            await self._guarded(self._back_up_when_due)
             with anyio.move_on_after(INTERVAL):
                 await something_deleted()
                 await anyio.sleep(TOGETHER)
@@ -82,6 +82,8 @@ class Upkeep:
         except FileNotFoundError:
             return True
         written = self._writer.bytes_written - self._backed_up
+        if backup.st_mtime > time.time() + BACKUP_AGE:
+            return True  # the clock was put back since
         return store.st_mtime - backup.st_mtime > BACKUP_AGE or written > max(
             BACKUP_BYTES, store.st_size // 4
         )
@@ -106,7 +108,11 @@ class Upkeep:
             self._backed_up = written
         return done
 
-    def _remove_unfinished(self) -> None:
+    async def _back_up_when_due(self) -> None:
+        if self.is_backup_due():
+            await self.back_up()
+
+    async def _remove_unfinished(self) -> None:
         """What a process that died had begun."""
         for copy in unfinished(self._path):
             instance = copy.name.rpartition(".copy-")[2]

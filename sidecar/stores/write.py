@@ -83,7 +83,8 @@ class Write:
         row.updated_at = self.now
         payload = encode_event(_stored_form(event))
         self.conn.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?)", (row.key, row.last_seq, self.now, payload)
+            "INSERT INTO events (conversation, seq, at, payload) VALUES (?, ?, ?, ?)",
+            (row.key, row.last_seq, self.now, payload),
         )
         row.event_bytes += len(payload) + _ROW_COST
         self.events.append(

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import pytest
 
 from sidecar.wire.methods import METHODS
 from tests.e2e.raw_client import Message, RawClient, RpcFailed, command
+from tests.faults.mounts import MIB, fill, needs_mounts, read_only, small_disk
 
 Spawn = Callable[..., RawClient]
 
@@ -1125,23 +1123,10 @@ def test_a_file_in_the_place_of_the_folder_is_explained(spawn: Spawn, store: Pat
     assert_useless_but_alive(client)
 
 
-def needs_root(*programs: str) -> None:
-    """Skip without the right to mount; in CI that is a failure, CI runs as root."""
-    missing = [p for p in programs if shutil.which(p) is None]
-    if not sys.platform.startswith("linux") or missing or os.geteuid() != 0:
-        reason = f"needs Linux, root and {', '.join(programs)}"
-    elif subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
-        reason = "needs the right to mount"
-    else:
-        return
-    pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-
-
 def test_a_store_that_cannot_be_written_can_be_read(spawn: Spawn, store: Path) -> None:
-    needs_root("unshare", "mount")
+    needs_mounts()
     filled(spawn)
-    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
-    client = spawn(["unshare", "-m", "sh", "-c", mount, str(store.parent), *command(store)])
+    client = spawn(read_only(store.parent, command(store)))
     assert "read-only" in client.start(TALKS)["degraded"]
     assert texts(client, "c0")[1].startswith("text 0")
     assert len(client.call("conversation/list")["conversations"]) == 3
@@ -1163,37 +1148,21 @@ def test_a_store_that_cannot_be_written_can_be_read(spawn: Spawn, store: Path) -
 
 
 @pytest.fixture
-def small_disk(store: Path) -> Iterator[Path]:
+def disk(store: Path) -> Iterator[Path]:
     """The store's folder as a disk of 3 MiB."""
-    needs_root("unshare", "mount", "umount")
-    store.parent.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(store.parent)]
-    subprocess.run(mount, check=True)
-    yield store.parent
-    subprocess.run(["umount", "--lazy", str(store.parent)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Leave no room on `disk`."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while file.write(b"x" * size) == size:
-                    pass
-            except OSError:
-                continue
-    return ballast
+    needs_mounts()
+    with small_disk(store.parent, 3 * MIB) as disk:
+        yield disk
 
 
 def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged(
-    spawn: Spawn, small_disk: Path
+    spawn: Spawn, disk: Path
 ) -> None:
     client = spawn()
     client.start(TALKS)
     new(client, conversationId="c")
     say(client, "c", "echo before")
-    ballast = fill(small_disk)
+    ballast = fill(disk)
     accepted = []
     refused = None
     for number in range(200):
@@ -1220,8 +1189,8 @@ def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged(
     assert prompts == [text[:20] for text in ("echo before", *expected, "echo room again")]
 
 
-def test_a_disk_that_is_full_from_the_start_is_said(spawn: Spawn, small_disk: Path) -> None:
-    fill(small_disk)
+def test_a_disk_that_is_full_from_the_start_is_said(spawn: Spawn, disk: Path) -> None:
+    fill(disk)
     client = spawn()
     client.initialize()
     ready = client.notification("sidecar/ready")

@@ -358,9 +358,9 @@ class Later:
         if statement == "BEGIN IMMEDIATE" and self.conn.in_transaction: self.conn.execute("COMMIT")
         if statement == "ROLLBACK": return None
         return self.conn.execute(statement, *args)
-def early(self, work):
+def early(self, work, **options):
     if not isinstance(self.conn, Later): self.conn = Later(self.conn)
-    return write(self, work)
+    return write(self, work, **options)
 Database.write = early
 """
 """Answers that are given before the commit, which happens with the next one."""

@@ -146,6 +146,20 @@ async def test_a_copy_that_was_begun_before_a_deletion_is_not_kept(path: Path) -
     await store.aclose()
 
 
+async def test_a_copy_whose_index_still_has_deleted_words_is_not_kept(path: Path) -> None:
+    store = await SqliteStore.open(path, ignore)
+    await store.index_pending()
+    await store.delete("c1")
+    copy = make_copy(path, "me", threading.Event())
+    assert copy is not None
+    assert not put_in_place(path, copy)
+    await store.forget_deleted()
+    copy = make_copy(path, "me", threading.Event())
+    assert copy is not None
+    assert put_in_place(path, copy)
+    await store.aclose()
+
+
 async def test_a_copy_that_a_deletion_took_away_is_no_sign_of_damage(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

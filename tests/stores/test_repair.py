@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,8 +13,9 @@ import pytest
 from sidecar.app import repair_store
 from sidecar.commands.cli import main
 from sidecar.errors import StoreUnavailable
+from sidecar.stores.backup import backup_of
 from sidecar.stores.sqlite import SqliteStore
-from tests.faults.damage import contents, fill, ignore
+from tests.faults.damage import contents, fill, foreign_journal, ignore
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +30,10 @@ async def path(tmp_path: Path) -> Path:
 def store_id(path: Path) -> str:
     with closing(sqlite3.connect(path)) as conn:
         return str(conn.execute("SELECT store_id FROM meta").fetchone()[0])
+
+
+def found(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 def damage(path: Path) -> bytes:
@@ -90,3 +97,44 @@ async def test_the_command_says_what_it_did(path: Path, capsys: pytest.CaptureFi
     told = capsys.readouterr().out
     assert "could be saved" in told
     assert "search index was made anew: 36 messages" in told
+
+
+async def test_the_journal_of_another_store_is_kept_aside_and_named(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(path)
+    foreign_journal(path, random.Random(1))
+    journal = path.with_name("store.db-wal").read_bytes()
+    assert main(["doctor", "--repair", "--store", str(path)]) == 0
+    told = capsys.readouterr().out
+    (aside,) = path.parent.glob("store.db.foreign-*")
+    assert aside.read_bytes() == journal
+    assert aside.name in told
+    assert "sound" in told
+    assert contents(path) == before
+
+
+async def test_what_the_damage_took_comes_from_the_backup_and_is_said(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(path)
+    shutil.copy(path, backup_of(path))
+    with closing(sqlite3.connect(path)) as conn:
+        (page,) = conn.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'messages'"
+        ).fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(bytes(4096))
+    assert main(["doctor", "--repair", "--store", str(path)]) == 0
+    assert "from the backup" in capsys.readouterr().out
+    assert contents(path) == before
+
+
+async def test_a_newer_store_is_not_touched(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("PRAGMA user_version = 99")
+    before = found(path)
+    assert main(["doctor", "--repair", "--store", str(path)]) == 1
+    assert "Update agent-sidecar" in capsys.readouterr().err
+    assert found(path) == before

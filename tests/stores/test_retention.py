@@ -45,6 +45,17 @@ def age(path: Path, name: str, days: int) -> None:
             "archived_at = CASE WHEN archived_at IS NULL THEN NULL ELSE ?1 END WHERE id = ?2",
             (then, name),
         )
+        rows = conn.execute(
+            "SELECT m.key, m.id FROM messages m JOIN conversations c ON c.key = m.conversation "
+            "WHERE c.id = ?",
+            (name,),
+        ).fetchall()
+        for key, id in rows:
+            conn.execute("UPDATE messages SET id = ? WHERE key = ?", (made_at(then, id), key))
+
+
+def made_at(then: int, id: bytes) -> bytes:
+    return then.to_bytes(6, "big") + id[6:]
 
 
 async def some(path: Path) -> SqliteStore:
@@ -137,4 +148,34 @@ async def test_the_setting_decides_and_nothing_is_the_default(
     found = await retention.prune(manager, rule, dry_run=False)
     expected = ["a"] if rule.max_age_days else []
     assert [one.conversation_id for one in found] == expected
+    await store.aclose()
+
+
+async def used_daily(path: Path, days: int) -> SqliteStore:
+    store = await SqliteStore.open(path, ignore)
+    for day in range(days):
+        await talk(store, f"day{day}", 10)
+        age(path, f"day{day}", day)
+    return store
+
+
+async def test_age_is_counted_by_the_calendar_while_the_store_is_used(path: Path) -> None:
+    store = await used_daily(path, 40)
+    now = now_ms()
+    assert abs(await store.use_ago(30 * DAY, now) - (now - 30 * DAY)) < DAY
+    assert await store.use_ago(60 * DAY, now) == 0
+    await store.aclose()
+
+
+@pytest.mark.parametrize("years", [1, 10, 60])
+async def test_a_clock_that_jumps_makes_nothing_older_than_a_week(path: Path, years: int) -> None:
+    store = await used_daily(path, 40)
+    now = now_ms()
+    wild = now + years * 365 * DAY
+    assert await store.use_ago(30 * DAY, wild) <= now - 22 * DAY
+    await talk(store, "wild", 10)  # what is written then makes the jump no more believable
+    age(path, "wild", -years * 365)
+    assert await store.use_ago(30 * DAY, wild + DAY) <= now - 21 * DAY
+    assert abs(await store.use_ago(30 * DAY, now) - (now - 30 * DAY)) < DAY
+    assert await store.use_ago(30 * DAY, now - 365 * DAY) == 0
     await store.aclose()
