@@ -325,6 +325,15 @@ async def test_a_prompt_is_taken_up_when_the_store_is_well_again() -> None:
         assert await world.texts() == ["hi", "ok"]
 
 
+@pytest.mark.anyio
+async def test_a_store_that_is_held_is_told_once_like_one_that_fails() -> None:
+    async with living() as world:
+        flusher = world.manager.flusher
+        for is_held in (True, True, False, False):
+            flusher.held(is_held)
+        assert world.degraded == ["Another program holds the store.", None]
+
+
 @proves("P3")
 @pytest.mark.anyio
 async def test_what_a_cancelled_turn_had_said_is_kept() -> None:

@@ -21,8 +21,8 @@ T = TypeVar("T")
 BUSY_LIMIT = 60.0
 """Seconds that a write waits for other writers before it is refused, counted from when it was
 asked for: many that wait behind one another are refused together."""
-TELL_AFTER = 1.0
-"""Seconds that a write waits before the user is told so."""
+TELL_AFTER = 2.0
+"""Seconds that a write waits before the user is told so; busy windows wait for less."""
 PARTING_LIMIT = 1.0
 CHECKPOINT_BYTES = 4 << 20
 _COMMITS_PER_LOOK = 64
@@ -144,6 +144,7 @@ class Database:
     def while_locked(self, work: Callable[[OsLock | None], T]) -> T:
         """Do `work`, no transaction of ours, while no sidecar writes."""
         with self._translating(), self._holding(patience()):
+            self._tell_held(False)
             return work(self._lock)
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -304,6 +305,7 @@ class Database:
 
     def _maintain(self, statement: str) -> Sequence[tuple[int, ...]]:
         with self._translating(), self._holding(patience()):
+            self._tell_held(False)
             self._mend()
             return self.conn.execute(statement).fetchall()
 

@@ -37,6 +37,12 @@ PROMPTS = 6
 PING_LIMIT, RELEASE_LIMIT, REFUSAL_LIMIT = 0.1, 2.0, 2.0
 """Seconds: a ping meanwhile (p99), until all is stored, and for a refusal after the limit."""
 
+SOON = """
+from sidecar.stores import database
+database.TELL_AFTER = 0.4
+"""
+"""The user is told sooner than the product does."""
+
 SHORT = """
 from sidecar.stores import database
 database.BUSY_LIMIT = 1.5

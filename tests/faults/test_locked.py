@@ -14,6 +14,7 @@ from tests.faults.locked import (
     EACH_FOR_ITSELF,
     MUTE,
     SHORT,
+    SOON,
     check,
     holds,
     outlasts,
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX loc
 
 @proves("P1")
 def test_who_holds_the_store_delays_prompts_and_loses_none(tmp_path: Path) -> None:
-    check(holds(tmp_path, 1.3, ("IMMEDIATE", "LOCK")))
+    check(holds(tmp_path, 0.9, ("IMMEDIATE", "LOCK"), lambda store: patched(store, SOON)))
 
 
 @proves("P6")
@@ -43,7 +44,7 @@ def test_a_missing_defence_is_noticed(
 ) -> None:
     monkeypatch.setattr("tests.e2e.raw_client.DEADLINE", 4.0)
     with pytest.raises(AssertionError, match=seen):
-        check(holds(tmp_path, 1.3, ("LOCK",), lambda store: patched(store, mutation)))
+        check(holds(tmp_path, 0.9, ("LOCK",), lambda store: patched(store, SOON + mutation)))
 
 
 def test_a_limit_that_each_waits_for_anew_is_noticed(
