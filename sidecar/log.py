@@ -80,6 +80,10 @@ def set_up(level: str, redact: Redact | None = None) -> None:
     root.handlers[:] = [handler]
     root.propagate = False
     set_level(level)
+    # What the libraries say for themselves would go to stderr as it is, and some of it quotes
+    # what a vendor sent: it goes nowhere.
+    logging.captureWarnings(True)
+    logging.lastResort = logging.NullHandler()
 
 
 def set_level(level: str) -> None:

@@ -53,8 +53,8 @@ have it."""
 LONGEST_ANSWER = 2 * 1024 * 1024
 """Characters of one answer, thinking and arguments included: several times what any model can say
 at once. A model that does not stop must not fill our memory and the store."""
-PART_LENGTH = 256
-"""What each text and each call counts for, however short: there may be no end to them either."""
+PART_LENGTH = 4096
+"""What each text and each call counts for, however short: no answer has five hundred of them."""
 
 
 def make(config: Config) -> PydanticAIProvider:
@@ -217,7 +217,7 @@ def _length(event: ModelResponseStreamEvent) -> int:
     if event.event_kind == "part_delta":
         delta = event.delta
         if delta.part_delta_kind == "tool_call":
-            return len(str(delta.args_delta or ""))
+            return len(delta.tool_name_delta or "") + len(str(delta.args_delta or ""))
         if delta.part_delta_kind == "text" or delta.part_delta_kind == "thinking":
             return len(delta.content_delta or "")
     return 0
