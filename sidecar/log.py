@@ -86,6 +86,10 @@ def set_up(level: str, redact: Redact | None = None) -> None:
     root.handlers[:] = [StderrHandler(sys.stderr)]
     root.propagate = False
     set_level(level)
+    # What the libraries say for themselves would go to stderr as it is, and some of it quotes
+    # what a vendor sent: it goes nowhere.
+    logging.captureWarnings(True)
+    logging.lastResort = logging.NullHandler()
     if path := os.environ.get(FILE_VARIABLE):
         _add_file(root, path)
     for handler in root.handlers:

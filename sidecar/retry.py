@@ -10,6 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio
+
 from .errors import AgentError
 from .settings import RetrySettings
 
@@ -32,6 +34,11 @@ def is_transient(error: BaseException) -> bool:
     )
 
 
+async def pause(seconds: float) -> None:
+    """The waiting itself."""
+    await anyio.sleep(seconds)
+
+
 def attempts(
     policy: RetrySettings,
     operation_name: str,
@@ -42,7 +49,6 @@ def attempts(
 
     Raises the last error itself, with `attempts` set on it. Cancelling ends the waiting too.
     """
-    import anyio
     from tenacity import AsyncRetrying, stop_after_attempt, wait_exponential
 
     exponential = wait_exponential(multiplier=policy.base_delay / 1000, exp_base=2)
@@ -75,7 +81,7 @@ def attempts(
         wait=wait,
         retry=should_retry,
         before_sleep=log,
-        sleep=anyio.sleep,
+        sleep=pause,
         reraise=True,
     )
 

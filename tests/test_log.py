@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,9 +36,12 @@ class Stderr:
 def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Stderr]:
     logger = logging.getLogger("sidecar")
     handlers, propagate, level = logger.handlers[:], logger.propagate, logger.level
+    last_resort = logging.lastResort
     yield Stderr(capsys)
     logger.handlers[:], logger.propagate = handlers, propagate
     logger.setLevel(level)
+    logging.captureWarnings(False)
+    logging.lastResort = last_resort
 
 
 @proves("D4-LOG-1")
@@ -54,6 +59,22 @@ def test_a_line_holds_time_level_origin_message_and_what_was_said_beside_it(
         "message": "made it",
         "conversationId": "a",
     }
+
+
+@proves("P10")
+def test_what_a_library_says_past_the_log_goes_nowhere() -> None:
+    script = (
+        "import logging, warnings\n"
+        "from sidecar.log import set_up\n"
+        "set_up('info')\n"
+        "warnings.warn('key-123 is no FinishReason')\n"
+        "logging.getLogger('google_genai').warning('key-123')\n"
+        "logging.getLogger('sidecar').info('ours')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert [json.loads(line)["message"] for line in done.stderr.splitlines()] == ["ours"]
 
 
 @proves("S003-ERROR-3", "S003-PERSIST-4")

@@ -19,7 +19,7 @@ import msgspec
 from anyio import to_thread
 
 from ..conversations import Usage
-from ..errors import AgentError, InitializationFailed, NetworkError
+from ..errors import AgentError, InitializationFailed, MessageProcessingFailed, NetworkError
 from ..interfaces import (
     ModelEvent,
     ModelRequest,
@@ -45,6 +45,16 @@ LIBRARIES = {
     "openai": "openai",
 }
 INSTALL = "pip install 'agent-sidecar[llm]'"
+
+PATIENCE = 5
+"""Times `requestTimeout` that an answer may not go on: a vendor that thinks for long says now and
+then that it is alive, and so does one that hangs. Ten minutes by default, as their own clients
+have it."""
+LONGEST_ANSWER = 2 * 1024 * 1024
+"""Characters of one answer, thinking and arguments included: several times what any model can say
+at once. A model that does not stop must not fill our memory and the store."""
+PART_LENGTH = 4096
+"""What each text and each call counts for, however short: no answer has five hundred of them."""
 
 
 def make(config: Config) -> PydanticAIProvider:
@@ -73,6 +83,7 @@ class PydanticAIProvider:
     def __init__(self, config: Config) -> None:
         self.name: str = config.settings.provider
         self._config = config
+        self._patience = PATIENCE * config.settings.request_timeout / 1000
         self._setting_up = threading.Lock()
         self._ready: tuple[Vendor, Transcripts] | None = None
 
@@ -111,8 +122,16 @@ class PydanticAIProvider:
             async with AsyncExitStack() as stack:
                 with vendor.calling() as call:
                     stack.push_async_callback(call.hang_up)
-                    response = await stack.enter_async_context(opening)
-                async for event in response:
+                    with anyio.fail_after(self._patience):
+                        response = await stack.enter_async_context(opening)
+                events, said = aiter(response), 0
+                while event := await self._next(events):
+                    said += _length(event)
+                    if said > LONGEST_ANSWER:
+                        raise MessageProcessingFailed(
+                            "The model's answer did not come to an end.",
+                            hint="Set maxOutputTokens.",
+                        )
                     if delta := _delta(event):
                         yield delta
                 for last in _ending(transcripts.adopt(response.get())):
@@ -121,6 +140,12 @@ class PydanticAIProvider:
             is_answered = call is not None and call.is_answered
             # Not chained: the libraries' texts may quote what must not leave this process.
             raise translated(error, self.name, is_answered=is_answered) from None
+
+    async def _next(
+        self, events: AsyncIterator[ModelResponseStreamEvent]
+    ) -> ModelResponseStreamEvent | None:
+        with anyio.fail_after(self._patience):
+            return await anext(events, None)
 
     async def aclose(self) -> None:
         if self._ready:
@@ -181,6 +206,21 @@ def _delta(event: ModelResponseStreamEvent) -> TextDelta | None:
         if (part.part_kind == "text" or part.part_kind == "thinking") and part.content:
             return TextDelta(part.content, part.part_kind)
     return None
+
+
+def _length(event: ModelResponseStreamEvent) -> int:
+    """About how much an event adds to what is kept of an answer."""
+    if event.event_kind == "part_start":
+        part = event.part
+        said = part.args if part.part_kind == "tool-call" else getattr(part, "content", None)
+        return PART_LENGTH + len(str(said or ""))
+    if event.event_kind == "part_delta":
+        delta = event.delta
+        if delta.part_delta_kind == "tool_call":
+            return len(delta.tool_name_delta or "") + len(str(delta.args_delta or ""))
+        if delta.part_delta_kind == "text" or delta.part_delta_kind == "thinking":
+            return len(delta.content_delta or "")
+    return 0
 
 
 def _ending(reply: ModelResponse) -> list[ModelEvent]:

@@ -20,9 +20,9 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse  # type: ignore[import-untyped]  # boto3 has no types
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ..errors import InitializationFailed
+from ..errors import InitializationFailed, NetworkError
 from ..settings import Config, Secret
-from .vendor_http import CONNECT_TIMEOUT, proxy_for, tls
+from .vendor_http import CONNECT_TIMEOUT, LONGEST_ANSWER, LONGEST_ERROR, proxy_for, tls
 
 
 class Call:
@@ -143,10 +143,33 @@ def client(config: Config, pool: Pool | None = None) -> tuple[Any, Pool]:
         )
         if call := _current.get():
             call.answered(answer)
-        return AWSResponse(request.url, answer.status, dict(answer.headers.items()), answer)
+        return AWSResponse(
+            request.url, answer.status, dict(answer.headers.items()), _Bounded(answer)
+        )
 
     made.meta.events.register("before-send.bedrock-runtime", send)
     return made, way
+
+
+class _Bounded:
+    """An answer as boto3 reads it, and no more of it than `vendor_http` reads of others."""
+
+    def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
+        self._answer = answer
+
+    def stream(self) -> Iterator[bytes]:
+        is_success = self._answer.status == 200
+        left = LONGEST_ANSWER if is_success else LONGEST_ERROR
+        for piece in self._answer.stream():
+            yield piece[:left]
+            left -= len(piece)
+            if left <= 0 and is_success:
+                raise NetworkError("The answer does not end.")
+            if left <= 0:
+                return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._answer, name)
 
 
 def _text(value: str | bytes) -> str:

@@ -65,7 +65,7 @@ def _translation(
             f"{name} could not be reached.",
             hint="Check the network, and the base URL if one is set; then try again.",
         )
-    if isinstance(error, vendor.ModelTimeoutError | httpx2.TimeoutException):
+    if isinstance(error, vendor.ModelTimeoutError | httpx2.TimeoutException | TimeoutError):
         return NetworkError(
             f"{name} was silent for too long.", hint="The setting requestTimeout says how long."
         )
@@ -102,7 +102,8 @@ def _answered(error: vendor.ModelHTTPError, name: str) -> AgentError:
             hint="The quota or the credit is used up." if quota else None,
             # Waiting does not fill up an account, unless the vendor says how long to wait.
             retryable=not quota or error.retry_after is not None,
-            retry_after=error.retry_after,
+            # 0 is a date that our clock takes for past, or a vendor without an opinion.
+            retry_after=error.retry_after or None,
         )
     if status in (401, 403):
         return Unauthorized(

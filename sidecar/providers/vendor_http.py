@@ -26,6 +26,8 @@ KEEPALIVE = 55.0
 """Seconds an idle connection is kept for the next turn; common load balancers close at 60."""
 LONGEST_LINE = 4 * 1024 * 1024
 """Bytes in one event. All that a model can say at once fits; an endless line does not."""
+LONGEST_ANSWER = 256 * 1024 * 1024
+"""Bytes of an answer. 128,000 tokens, one an event, are a fifth of it; what never ends is more."""
 LONGEST_ERROR = 64 * 1024
 """Bytes of an error's body that the vendor's library gets to see."""
 
@@ -156,8 +158,11 @@ async def _lines(stream: httpx2.AsyncByteStream) -> AsyncIterator[bytes]:
     take them for the end of an event.
     """
     decode = codecs.getincrementaldecoder("utf-8")().decode
-    length = 0
+    length = total = 0
     async for piece in stream:
+        total += len(piece)
+        if total > LONGEST_ANSWER:
+            raise NetworkError("The answer does not end.")
         try:
             text = decode(piece)
         except UnicodeDecodeError:

@@ -82,8 +82,9 @@ class Transcripts:
     def adopt(self, reply: vendor.ModelResponse) -> vendor.ModelResponse:
         """Keep a reply that asks for tools: some vendors sign such a reply, or want its thinking
         back, and refuse results without. Ids of calls that were seen before are replaced: some
-        servers count them anew in every answer."""
+        servers count them anew in every answer. One call that comes twice is one call."""
         seen = set(self._replies)
+        reply.parts = _without_repeats(reply.parts)
         for part in reply.parts:
             if isinstance(part, vendor.ToolCallPart):
                 if not part.tool_call_id or part.tool_call_id in seen:
@@ -181,6 +182,21 @@ def _join(transcript: Transcript, more: Transcript) -> None:
             transcript[-1] = vendor.ModelResponse([*last.parts, *message.parts])
         else:
             transcript.append(message)
+
+
+def _without_repeats(
+    parts: Sequence[vendor.ModelResponsePart],
+) -> list[vendor.ModelResponsePart]:
+    kept: list[vendor.ModelResponsePart] = []
+    calls: list[tuple[str, str, Any]] = []
+    for part in parts:
+        if isinstance(part, vendor.ToolCallPart) and part.tool_call_id:
+            call = part.tool_call_id, part.tool_name, part.args
+            if call in calls:
+                continue
+            calls.append(call)
+        kept.append(part)
+    return kept
 
 
 def _ends_with(transcript: Transcript, prompt: Transcript) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from tests.providers.vendor_server import Answer, Fault, Gate, Step
+from tests.providers.vendor_server import Answer, Endless, Fault, Gate, Step
 
 Reason = Literal["stop", "tools", "length", "refusal"]
 
@@ -62,7 +62,7 @@ def said(dialect: Dialect, *script: Say | Step, **headers: str) -> Answer:
     steps: list[Step] = list(dialect.opening())
     index, last = -1, None
     for item in script:
-        if isinstance(item, bytes | Gate | Fault):
+        if isinstance(item, bytes | Gate | Fault | Endless):
             steps.append(item)
             continue
         goes_on = isinstance(item, Text | Thinking) and isinstance(last, type(item))

@@ -55,18 +55,30 @@ CUT = Fault("CUT")
 RESET = Fault("RESET")
 """The connection is reset (RST)."""
 
-Step = bytes | Gate | Fault
+
+@dataclass(frozen=True)
+class Endless:
+    """The same piece again and again, until the client leaves; `every` so many seconds, or as
+    fast as it is read."""
+
+    piece: bytes
+    every: float = 0.0
+
+
+Step = bytes | Gate | Fault | Endless
 
 
 @dataclass
 class Answer:
     """Status, headers and what the body consists of, step by step; each bytes step is one chunk.
-    `before` comes ahead of the first byte."""
+    `before` comes ahead of the first byte. With `is_raw` the steps are all that is sent, status
+    line and framing included, and the connection is closed after them."""
 
     steps: Sequence[Step] = ()
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     before: Gate | Fault | None = None
+    is_raw: bool = False
 
     @classmethod
     def json(cls, status: int, body: object, **headers: str) -> Self:
@@ -195,20 +207,30 @@ class _Connection(asyncio.Protocol):
         elif answer.before:
             await self._fail(answer.before, received)
             return
-        headers = {"transfer-encoding": "chunked", **answer.headers}
-        reason = _REASONS.get(answer.status, "Scripted")
-        head = [f"HTTP/1.1 {answer.status} {reason}", *(f"{k}: {v}" for k, v in headers.items())]
-        self._transport.write("\r\n".join([*head, "", ""]).encode("latin-1"))
+        if not answer.is_raw:
+            self._transport.write(_head(answer))
         for step in answer.steps:
             if isinstance(step, Gate):
                 await step.wait()
             elif isinstance(step, Fault):
                 await self._fail(step, received)
                 return
-            elif step:
-                self._transport.write(b"%x\r\n%b\r\n" % (len(step), step))
-                await self._drained.wait()
-        self._transport.write(b"0\r\n\r\n")
+            elif isinstance(step, Endless):
+                while True:
+                    await self._write(step.piece, answer)
+                    await asyncio.sleep(step.every)
+            else:
+                await self._write(step, answer)
+        if answer.is_raw:
+            self._transport.close()
+        else:
+            self._transport.write(b"0\r\n\r\n")
+
+    async def _write(self, piece: bytes, answer: Answer) -> None:
+        if piece:
+            framed = piece if answer.is_raw else b"%x\r\n%b\r\n" % (len(piece), piece)
+            self._transport.write(framed)
+            await self._drained.wait()
 
     async def _fail(self, fault: Fault, received: Received) -> None:
         if fault is STALL:
@@ -221,3 +243,10 @@ class _Connection(asyncio.Protocol):
                     socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                 )
             self._transport.abort()
+
+
+def _head(answer: Answer) -> bytes:
+    headers = {"transfer-encoding": "chunked", **answer.headers}
+    reason = _REASONS.get(answer.status, "Scripted")
+    head = [f"HTTP/1.1 {answer.status} {reason}", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*head, "", ""]).encode("latin-1")
