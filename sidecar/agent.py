@@ -9,7 +9,7 @@ from typing import Protocol
 import anyio
 
 from .approvals import Approvals
-from .conversations import Conversation, Message, StopReason
+from .conversations import Conversation, StopReason
 from .errors import (
     AgentError,
     Conflict,
@@ -18,6 +18,7 @@ from .errors import (
     PersistenceFailed,
     StoreUnavailable,
 )
+from .history import History
 from .ids import now_ms
 from .interfaces import ConversationStore, ModelProvider, StartedTurn, Tool, TurnOutcome
 from .journal import Journal
@@ -75,7 +76,7 @@ class Agent:
         self._conversation = conversation
         self._host = host
         self._provider: ModelProvider | None = None
-        self._history: list[Message] | None = None
+        self.history = History(host.store, self.conversation_id)
         self._wake = anyio.Event()
         self._lifetime = anyio.CancelScope()
         self._turn_scope: anyio.CancelScope | None = None
@@ -125,6 +126,13 @@ class Agent:
         self._turn_end = reason
         self._turn_scope.cancel()
         return True
+
+    def ended_elsewhere(self, turn_id: str) -> None:
+        """Another window has put an end to this turn: whatever it still does is refused, and
+        nobody is to see more of it."""
+        if self.turn is not None and self.turn.started.turn_id == turn_id:
+            self.turn.reply.close()
+            self.cancel_turn(StopReason.INTERRUPTED)
 
     def close(self, reason: str, *, now: bool, turn_end: StopReason = StopReason.CANCELLED) -> None:
         """Close after the running turn, or at once. Repeating it with `now` hurries it up."""
@@ -209,10 +217,9 @@ class Agent:
     async def _one_turn(self) -> bool:
         store = self._host.store
         assert self._provider is not None
-        if self._history is None:
-            self._history = list(await store.messages(self.conversation_id))
-            if self.close_reason is not None:  # told so meanwhile: the queue is for the next one
-                return False
+        await self.history.load()
+        if self.close_reason is not None:  # told so meanwhile: the queue is for the next one
+            return False
         try:
             started = await store.start_turn(self.conversation_id, self._provider.name)
         except Conflict:
@@ -227,16 +234,15 @@ class Agent:
         if started is None:
             return False
         self.turns += 1
+        self.mode = started.mode
         self.touch()
         reply = Reply(self._host.journal, self.conversation_id, started.turn_id, started.reply_id)
         self.turn = Turn(
             started,
             reply,
-            mode=self.mode,
             settings=self._host.config.settings,
             provider=self._provider,
             tools=self.tools,
-            history=self._history,
             store=store,
             flusher=self._host.flusher,
             approvals=self._host.approvals,
@@ -248,10 +254,10 @@ class Agent:
             with anyio.CancelScope(shield=True):
                 await self._commit_end(started, self.turn.outcome(self._turn_end))
             raise
-        await self._commit_end(started, outcome)
-        self._remember(started, outcome)
-        self.touch()
-        await self._host.turn_ended(started, outcome)
+        if await self._commit_end(started, outcome):
+            self.history.add(started, outcome)
+            self.touch()
+            await self._host.turn_ended(started, outcome)
         return True
 
     async def _run_turn(self, turn: Turn, reply: Reply) -> TurnOutcome:
@@ -263,7 +269,7 @@ class Agent:
                 if self._closes_now:  # told so while the prompt was being taken up
                     self._turn_scope.cancel()
                 try:
-                    reason = await turn.run()
+                    reason = await turn.run(await self.history.before(turn.started))
                 except AgentError as error:
                     reason, failure = StopReason.ERROR, turn_error(error)
             if self._turn_scope.cancelled_caught:
@@ -283,9 +289,9 @@ class Agent:
         )
         return turn.outcome(reason, failure)
 
-    async def _commit_end(self, started: StartedTurn, outcome: TurnOutcome) -> None:
+    async def _commit_end(self, started: StartedTurn, outcome: TurnOutcome) -> bool:
         """Commit the end of a turn; while the store refuses, wait and try again, for nobody
-        may hear of an end that is not stored."""
+        may hear of an end that is not stored. False when somebody else had ended it."""
         flusher = self._host.flusher
         while True:
             try:
@@ -295,39 +301,14 @@ class Agent:
                     "a turn had been ended by somebody else",
                     extra={"conversationId": self.conversation_id},
                 )
-                self.forget_history()
-                return
+                self.history.forget()
+                return False
             except (PersistenceFailed, StoreUnavailable) as error:
                 flusher.failed(error)
                 await anyio.sleep(RETRY_INTERVAL)
             else:
                 flusher.recovered()
-                return
-
-    def _remember(self, started: StartedTurn, outcome: TurnOutcome) -> None:
-        """Keep the model's history in step, so that turn 200 does not read 199 turns again."""
-        if self._history is None or (
-            self._history and self._history[-1].message_id == started.reply_id
-        ):
-            return
-        user = started.user_message
-        self._history += [
-            user,
-            Message(
-                message_id=started.reply_id,
-                ordinal=user.ordinal + 1,
-                role="assistant",
-                status=outcome.status,
-                parts=outcome.parts,
-                turn_id=started.turn_id,
-                usage=outcome.usage,
-                created_at=user.created_at,
-            ),
-        ]
-
-    def forget_history(self) -> None:
-        """The stored transcript changed under us (rewind): read it again before the next turn."""
-        self._history = None
+                return True
 
     async def _clean_up(self) -> None:
         failed = self.error is not None and self.state is AgentState.STARTING

@@ -183,6 +183,11 @@ class StartedTurn(msgspec.Struct, frozen=True, kw_only=True):
     turn_id: str
     user_message: Message
     reply_id: str
+    mode: AgentMode
+    """The mode that it was begun in, and keeps."""
+    revision: int
+    messages_before: int
+    """Together they tell whether a transcript that was read earlier is still the one."""
 
 
 class TextChunk(msgspec.Struct, frozen=True):
@@ -273,6 +278,7 @@ class ChangedConversation(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     queue_length: int
     owned_here: bool
+    owned_elsewhere: bool
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -280,6 +286,8 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 
     change_no: int
     conversations: tuple[ChangedConversation, ...]
+    deleted: tuple[str, ...] = ()
+    """Some may be there again, in `conversations`: made anew after they were deleted."""
 
 
 Publish = Callable[[Sequence[DurableEvent]], None]
@@ -301,7 +309,7 @@ class ConversationStore(Protocol):
 
     store_id: str
     change_no: int
-    """The number of the newest change that was made through this object; 0 before the first."""
+    """The newest change that this process knows of."""
     is_shared: bool
     """Whether other processes may use it at the same time."""
     degraded: str | None
@@ -458,23 +466,29 @@ class ConversationStore(Protocol):
         """Stop owning a conversation in which nothing waits or runs; otherwise do nothing."""
         ...
 
+    async def hand_over(self) -> None:
+        """This process is about to end. Stop owning every conversation in which nothing runs,
+        with what waits there, and accept nothing to be run here any more; from now on `release`
+        hands over what waits, too."""
+        ...
+
     async def orphaned(self) -> Sequence[str]:
-        """Conversations with queued or running entries whose owner has died."""
+        """Conversations with queued or running entries and no living owner."""
         ...
 
     # other windows
     async def changed_since(self, change_no: int) -> Changes | None:
-        """What anybody committed after `change_no`; None if nobody committed since the last
-        call (which costs next to nothing to find out)."""
+        """What anybody committed after `change_no`; None if that is known to be nothing (which
+        costs next to nothing to find out)."""
         ...
 
     async def streamed_after(self, conversation_id: str, known: OpenPart | None) -> Sequence[Delta]:
         """The stored text of the running reply beyond `known`."""
         ...
 
-    async def request_cancel(self, conversation_id: str) -> str | None:
-        """Ask the window that runs this conversation's turn to cancel it; returns the prompt's
-        id, or None when nothing runs."""
+    async def request_cancel(self, conversation_id: str, of: str | None = None) -> str | None:
+        """Ask the window that runs this conversation's turn to cancel it, if it is that of the
+        prompt `of`; returns the prompt's id, or None when no such turn runs."""
         ...
 
     # turns; all of these raise `InvalidState` when `turn_id` is not the running turn any more

@@ -19,6 +19,7 @@ from .events import (
     Delta,
     DurableEvent,
     Event,
+    MessageCompleted,
     Missing,
     Replay,
     Snapshot,
@@ -153,10 +154,9 @@ class Journal:
         """The conversations that somebody reads."""
         return tuple(self._readers)
 
-    @property
-    def behind(self) -> Sequence[str]:
-        """The conversations that wait for another window's events."""
-        return tuple(self._behind)
+    def knows(self, conversation_id: str) -> bool:
+        """Whether it is known up to where events have been passed on."""
+        return conversation_id in self._last_seq
 
     def last_seq(self, conversation_id: str) -> int:
         return self._last_seq.get(conversation_id, 0)
@@ -176,20 +176,35 @@ class Journal:
                 self._behind.setdefault(event.conversation_id, [])
             elif event.seq == last + 1:
                 self._pass_on(event)
+        self.announce()
+
+    def announce(self) -> None:
+        """Wake who waits for `changed`: something was committed, here or elsewhere."""
         self.changed.set()
         self.changed = anyio.Event()
 
     def fill(self, events: Sequence[DurableEvent]) -> None:
         """Pass on what was missing: everything after `last_seq`, read from the store."""
         self.publish(events)
+        whole = {event.message_id for event in events if isinstance(event, MessageCompleted)}
         for conversation_id in {event.conversation_id for event in events}:
             for delta in self._behind.pop(conversation_id, ()):
-                self._offer(msgspec.structs.replace(delta, seq=self.last_seq(conversation_id)))
+                if delta.message_id not in whole:
+                    self._offer(msgspec.structs.replace(delta, seq=self.last_seq(conversation_id)))
 
     def give_up(self, conversation_id: str, last_seq: int) -> None:
         """What was missing is not kept any more: its readers have to ask for a snapshot."""
         self._last_seq[conversation_id] = last_seq
         self._behind.pop(conversation_id, None)
+        self.cut_off(conversation_id)
+
+    def forget(self, conversation_id: str) -> None:
+        """Know nothing of a conversation: it was deleted, or concerns nobody here."""
+        self._last_seq.pop(conversation_id, None)
+        self._behind.pop(conversation_id, None)
+
+    def cut_off(self, conversation_id: str) -> None:
+        """Have its readers ask how things stand."""
         for reader in tuple(self._readers.get(conversation_id, ())):
             reader.lose()
 

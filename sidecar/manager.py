@@ -61,6 +61,8 @@ FINAL = frozenset({"disposed", "disposed with all", "deleted", "shutdown", OWNED
 """Reasons to close an agent after which its queue waits for the user."""
 INDEX_DELAY = 2.0
 """Seconds after the end of a turn: what is searched for at once is indexed by the search."""
+STOP_PATIENCE = 5.0
+"""Seconds that another window gets to stop its turn in a conversation that is to be deleted."""
 SLOW_SWITCH_MS = 500
 """S003-SWITCH: a switch that takes longer is logged as a warning."""
 
@@ -111,7 +113,9 @@ class AgentManager:
         self.registry = self.pool.registry
         self.capabilities = self.pool.capabilities
         self.communication = AgentCommunication(store, self.capabilities, self.has_agent)
-        self._follower = self._make_follower()
+        self._follower = Follower(store, journal, self) if store.is_shared else None
+        self._owned_elsewhere: set[str] = set()
+        """As far as the follower has seen."""
         self._moved: dict[str, Agent] = {}
         self._news = anyio.Event()
         self._to_index = anyio.Event()
@@ -234,7 +238,11 @@ class AgentManager:
         message_id = await self.store.request_cancel(conversation_id) if self._follower else None
         if message_id is None:
             return False
-        await self.waiters.wait_for(conversation_id, message_id).result()
+        waiter = self.waiters.wait_for(conversation_id, message_id)
+        try:
+            await waiter.result()
+        finally:
+            self.waiters.forget(waiter)
         return True
 
     def has_agent(self, conversation_id: str) -> bool:
@@ -266,7 +274,7 @@ class AgentManager:
             is_processing=agent.turn is not None,
             message_count=conversation.message_count,
             capabilities=self.capabilities.of(agent.conversation_id),
-            owned_here=True,
+            owned_here=agent.conversation_id not in self._owned_elsewhere,
         )
 
     # ---- messages ----
@@ -304,6 +312,8 @@ class AgentManager:
                 "duplicate": receipt.duplicate,
             },
         )
+        if not receipt.duplicate:
+            self.waiters.expect(conversation_id, receipt.message_id)
         self.pool.schedule(conversation_id)
         return receipt
 
@@ -361,7 +371,7 @@ class AgentManager:
             agent = self.registry.get(conversation_id)
             is_ours = agent is not None and agent.cancel_turn(of=message_id)
             if not is_ours and self._follower is not None:
-                await self.store.request_cancel(conversation_id)
+                await self.store.request_cancel(conversation_id, message_id)
         return result
 
     async def remove_message(self, message_id: str) -> TurnResult:
@@ -376,6 +386,7 @@ class AgentManager:
     async def retry_message(self, message_id: str) -> Receipt:
         """Queue an ended prompt again under a new messageId, and run it."""
         conversation_id, receipt = await self.store.retry(message_id)
+        self.waiters.expect(conversation_id, receipt.message_id)
         self.pool.schedule(conversation_id)
         return receipt
 
@@ -453,7 +464,18 @@ class AgentManager:
             if entry.state is not QueueState.RUNNING:
                 await self.store.cancel_entry(entry.message_id)
         await self.dispose_agent(conversation_id, "deleted")
+        with anyio.move_on_after(STOP_PATIENCE):
+            await self.cancel_turn(conversation_id)  # of another window
         await self.store.delete(conversation_id)
+        self.journal.forget(conversation_id)
+
+    async def take_over(self, conversation_id: str, *, force: bool) -> AgentInfo:
+        """Own the conversation, and run here what waits in it. Raises `Conflict` while another
+        living window owns it, unless `force`: then what that one does is refused from now on."""
+        await self.store.take_over(conversation_id, force=force)
+        self._owned_elsewhere.discard(conversation_id)
+        self.pool.schedule(conversation_id)
+        return await self.get_or_create_agent(conversation_id, create=False)
 
     async def resume(self, conversation: Conversation) -> None:
         """A client reads this conversation: run what an earlier process left in its queue."""
@@ -578,8 +600,10 @@ class AgentManager:
             return
         if isinstance(event, ModeChanged):
             agent.mode = event.mode
+        elif isinstance(event, TurnEnded) and event.turn_id is not None:
+            agent.ended_elsewhere(event.turn_id)
         elif isinstance(event, Rewound):
-            agent.forget_history()
+            agent.history.forget()
         elif isinstance(event, QueueChanged) and event.reason == CANCEL_REQUESTED:
             agent.cancel_turn(of=event.message_id)
         self._agent_moved(agent)
@@ -596,32 +620,69 @@ class AgentManager:
         elif agent.close_reason not in FINAL:
             self.pool.schedule(agent.conversation_id)
 
+    async def drain(self) -> None:
+        """Start no turn any more, and leave what waits to the other windows."""
+        self.pool.drain()
+        if self._follower is not None and self.store.degraded is None:
+            try:
+                await self.store.hand_over()
+            except AgentError as error:
+                logger.warning("nothing could be handed over", extra={"cause": error.message})
+
     # ---- other windows ----
 
-    def _make_follower(self) -> Follower | None:
-        if not self.store.is_shared:
-            return None
-        return Follower(
-            self.store,
-            self.journal,
-            wants=self._concerns_us,
-            is_ours=lambda id: (agent := self.registry.get(id)) is not None and bool(agent.turn),
-            on_change=self._on_foreign_change,
-            on_orphan=self.pool.schedule,
-        )
-
-    def _concerns_us(self, conversation_id: str) -> bool:
-        """Whether anybody here reads it, serves it, or waits for a turn of it."""
+    def concerns_us(self, conversation_id: str) -> bool:
         return (
             self.journal.has_readers(conversation_id)
             or self.registry.get(conversation_id) is not None
             or self.waiters.has(conversation_id)
         )
 
-    def _on_foreign_change(self, changed: ChangedConversation) -> None:
-        """Another window may have queued a prompt for a conversation that is ours to serve."""
+    def runs_here(self, conversation_id: str) -> bool:
+        agent = self.registry.get(conversation_id)
+        return agent is not None and agent.turn is not None
+
+    def was_changed(self, changed: ChangedConversation) -> None:
+        """Another window may have queued a prompt for a conversation that is ours to serve, or
+        have taken over one that was."""
+        conversation_id = changed.conversation_id
         if changed.owned_here and changed.queue_length:
-            self.pool.schedule(changed.conversation_id)
+            self.pool.schedule(conversation_id)
+        if changed.owned_elsewhere == (conversation_id in self._owned_elsewhere):
+            return
+        if changed.owned_elsewhere:
+            self._owned_elsewhere.add(conversation_id)
+        else:
+            self._owned_elsewhere.discard(conversation_id)
+        if agent := self.registry.get(conversation_id):
+            self._agent_moved(agent)
+
+    def was_deleted(self, conversation_id: str) -> None:
+        self._owned_elsewhere.discard(conversation_id)
+        self.pool.unschedule(conversation_id)
+        if agent := self.registry.get(conversation_id):
+            agent.close("deleted", now=True)
+        self.waiters.fail_conversation(
+            conversation_id,
+            NotFound("The conversation was deleted.", conversation_id=conversation_id),
+        )
+        self.journal.cut_off(conversation_id)
+
+    def was_orphaned(self, conversation_id: str) -> None:
+        self.pool.schedule(conversation_id)
+
+    async def has_gap(self, conversation_id: str) -> None:
+        for message_id in self.waiters.of(conversation_id):
+            known = await self.store.known_key(conversation_id, message_id)
+            if known.result is not None:
+                self.waiters.settle(known.result)
+        agent = self.registry.get(conversation_id)
+        turn = agent.turn if agent else None
+        if agent is None or turn is None:
+            return
+        known = await self.store.known_key(conversation_id, turn.started.entry.message_id)
+        if known.result is not None:
+            agent.ended_elsewhere(turn.started.turn_id)
 
     async def _announce(self) -> None:
         """Send `agent/state` for agents that changed; the latest wins, so many become one."""

@@ -155,6 +155,7 @@ class Serving:
         manager.on_degraded = self._degraded
         store.on_damage = self._show
         store.on_held = manager.flusher.held
+        told = store.change_no
         try:
             await self._settle_dead(store)
             async with manager.running(), anyio.create_task_group() as tasks:
@@ -176,7 +177,7 @@ class Serving:
                 for line in (self._complaint, store.notice, store.degraded and READ_ONLY):
                     if line:
                         self._show(line)
-                tasks.start_soon(self._tell_changes, store, connection, name="changes")
+                tasks.start_soon(self._tell_changes, store, connection, told, name="changes")
                 tasks.start_soon(warm_up, self._make_workers(store), config, name="warm-up")
                 tasks.start_soon(self._reap, store, name="reaper")
                 tasks.start_soon(store.keep_up, name="upkeep")
@@ -245,8 +246,8 @@ class Serving:
     async def _linger(self, manager: AgentManager) -> None:
         """The editor is gone: let running turns end, up to `lingerTimeout`; then be quick. Who
         would have been asked for approval is not there any more."""
-        manager.pool.drain()
         manager.approvals.close()
+        await manager.drain()
         if not self._in_a_hurry:
             with anyio.move_on_after(manager.config.settings.linger_timeout / 1000):
                 await manager.pool.quiet()
@@ -256,8 +257,8 @@ class Serving:
         """A provider or tool that does not stop must not keep the process alive."""
         leave_within(CLOSE_SECONDS, lambda: self._protocol.exit_code or 0)
 
-    async def _tell_changes(self, store: SqliteStore, connection: Connection) -> None:
-        told = 0
+    async def _tell_changes(self, store: SqliteStore, connection: Connection, told: int) -> None:
+        """Changes after `told`, of this window and of all others."""
         while True:
             changed = self._journal.changed
             if store.change_no != told:

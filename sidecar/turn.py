@@ -80,11 +80,9 @@ class Turn:
         started: StartedTurn,
         reply: Reply,
         *,
-        mode: AgentMode,
         settings: Settings,
         provider: ModelProvider,
         tools: Mapping[str, Tool],
-        history: Sequence[Message],
         store: ConversationStore,
         flusher: Flusher,
         approvals: Approvals,
@@ -92,19 +90,19 @@ class Turn:
         self.started = started
         self.reply = reply
         self.usage: Usage | None = None
-        self._mode = mode
         self._settings = settings
         self._provider = provider
         self._tools = tools
-        self._history = history
+        self._history: Sequence[Message] = ()
         self._store = store
         self._flusher = flusher
         self._approvals = approvals
         self._steered = False
         self._begun = False
 
-    async def run(self) -> StopReason:
+    async def run(self, history: Sequence[Message]) -> StopReason:
         """Raises `AgentError`; anything else a provider raises becomes one."""
+        self._history = history
         await self._store.request_started(self.started.entry.conversation_id, self.started.turn_id)
         try:
             for _ in range(MAX_STEPS):
@@ -182,7 +180,7 @@ class Turn:
 
     def _request(self) -> ModelRequest:
         prompt = self.started.entry.prompt
-        instructions = INSTRUCTIONS[self._mode]
+        instructions = INSTRUCTIONS[self.started.mode]
         if prompt.system_instruction:
             instructions = f"{instructions}\n\n{prompt.system_instruction}"
         return ModelRequest(
@@ -243,7 +241,7 @@ class Turn:
         if tool is None:
             known = ", ".join(self._tools) or "none"
             return None, f"There is no tool '{call.name}'. Tools: {known}."
-        verdict = verdict_on(self._mode, tool)
+        verdict = verdict_on(self.started.mode, tool)
         if verdict is Verdict.ALLOW:
             return None, None
         if verdict is Verdict.DENY:

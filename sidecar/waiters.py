@@ -1,4 +1,4 @@
-"""Callers that wait for the end of a turn."""
+"""What this process waits for: the ends of prompts that it accepted, and callers that wait."""
 
 from __future__ import annotations
 
@@ -40,12 +40,25 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[Waiter]] = {}
+        self._expected: dict[str, str] = {}
+        """Accepted here and not ended yet, whoever waits: message id → conversation."""
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
     def has(self, conversation_id: str) -> bool:
-        return any(waiter.conversation_id == conversation_id for waiter in self._all())
+        return any(waiter.conversation_id == conversation_id for waiter in self._all()) or (
+            conversation_id in self._expected.values()
+        )
+
+    def of(self, conversation_id: str) -> set[str]:
+        """The messages of this conversation whose ends are waited for or expected."""
+        waited = {w.message_id for w in self._all() if w.conversation_id == conversation_id}
+        return waited | {m for m, c in self._expected.items() if c == conversation_id}
+
+    def expect(self, conversation_id: str, message_id: str) -> None:
+        """A prompt was accepted here: it is ours to see to, wherever it runs."""
+        self._expected[message_id] = conversation_id
 
     def wait_for(self, conversation_id: str, message_id: str) -> Waiter:
         waiter = Waiter(self, conversation_id, message_id)
@@ -60,6 +73,7 @@ class Waiters:
             self._waiting.pop(waiter.message_id, None)
 
     def settle(self, result: TurnResult) -> None:
+        self._expected.pop(result.message_id, None)
         for waiter in tuple(self._waiting.get(result.message_id, ())):
             waiter.settle(result)
 
@@ -67,6 +81,8 @@ class Waiters:
         self._fail(self._waiting.get(message_id, ()), error)
 
     def fail_conversation(self, conversation_id: str, error: AgentError) -> None:
+        for message_id in [m for m, c in self._expected.items() if c == conversation_id]:
+            del self._expected[message_id]
         self._fail((w for w in self._all() if w.conversation_id == conversation_id), error)
 
     def fail_all(self, error: AgentError) -> None:

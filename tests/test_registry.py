@@ -20,6 +20,8 @@ pytestmark = pytest.mark.anyio
 class Nowhere:
     """A host for agents that are never run."""
 
+    store = None
+
     def agent_moved(self, agent: Agent) -> None: ...
 
 

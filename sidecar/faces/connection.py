@@ -48,16 +48,19 @@ class Connection:
         self._missed: dict[tuple[str, str], bytes] = {}
         """The newest of each state that there was no room to tell."""
 
-    def follow(self, conversation_id: str, last_seq: int | None = None) -> bool:
-        """Events from now on, `last_seq` being the last before. False if they are delivered
-        already."""
+    async def follow(self, conversation_id: str) -> None:
+        """Events from now on, if they are not delivered already. Raises `NotFound`."""
         if conversation_id in self._following:
-            return False
-        if last_seq is not None:
-            self._journal.begin(conversation_id, last_seq)
+            return
         subscription = self._subscribe(conversation_id)
+        try:
+            if not self._journal.knows(conversation_id):
+                conversation = await self._store.get(conversation_id)
+                self._journal.begin(conversation_id, conversation.last_seq)
+        except BaseException:
+            self.unfollow(conversation_id)
+            raise
         subscription.start()
-        return True
 
     async def catch_up(
         self, conversation_id: str, cursor: Cursor | None

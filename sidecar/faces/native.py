@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -82,7 +83,7 @@ class NativeFace:
             create=params.create,
             request_key=params.request_key,
         )
-        self._connection.follow(params.conversation_id)
+        await self._connection.follow(params.conversation_id)
         return info
 
     @method("agent/dispose")
@@ -156,18 +157,14 @@ class NativeFace:
 
     @method("message/send")
     async def send(self, params: wire.Send) -> TurnResult:
-        followed = self._connection.follow(params.conversation_id)
-        try:
-            return await self._manager.send_message(
-                params.conversation_id,
-                prompt_of(params),
-                request_key=params.request_key,
-                params_hash=fingerprint(params),
-            )
-        except AgentError as error:
-            if followed and error.type == "COMMUNICATION_FAILED":
-                self._connection.unfollow(params.conversation_id)
-            raise
+        with suppress(NotFound):  # the manager says what that means here
+            await self._connection.follow(params.conversation_id)
+        return await self._manager.send_message(
+            params.conversation_id,
+            prompt_of(params),
+            request_key=params.request_key,
+            params_hash=fingerprint(params),
+        )
 
     @method("message/enqueue")
     async def enqueue(self, params: wire.Send) -> Receipt:
@@ -215,7 +212,7 @@ class NativeFace:
         agent = await self._manager.switch_conversation(
             params.from_conversation_id, params.to_conversation_id, params.mode
         )
-        self._connection.follow(params.to_conversation_id)
+        await self._connection.follow(params.to_conversation_id)
         page = await self._store.page(params.to_conversation_id)
         conversation = await self._store.get(params.to_conversation_id)
         return wire.Switched(
@@ -226,7 +223,7 @@ class NativeFace:
     async def create(self, params: wire.CreateConversation) -> Conversation:
         new = self._manager.new_conversation(params.conversation_id, params.mode, params.title)
         made = await self._store.create(new, params.request_key, fingerprint(params))
-        self._connection.follow(made.conversation_id)
+        await self._connection.follow(made.conversation_id)
         return made
 
     @method("conversation/list")
@@ -311,8 +308,7 @@ class NativeFace:
 
     @method("conversation/takeOver")
     async def take_over(self, params: wire.TakeOver) -> AgentInfo:
-        await self._store.take_over(params.conversation_id, force=params.force)
-        return await self._manager.get_or_create_agent(params.conversation_id, create=False)
+        return await self._manager.take_over(params.conversation_id, force=params.force)
 
     @method("conversation/export")
     async def export(self, params: wire.ExportConversation) -> wire.Exported:

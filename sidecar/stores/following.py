@@ -7,6 +7,7 @@ import sqlite3
 from ..conversations import MessageStatus, QueueState
 from ..events import Delta, OpenPart, QueueChanged
 from ..interfaces import CANCEL_REQUESTED, ChangedConversation, Changes
+from .conversations import change_no as newest_change
 from .owners import IsDead
 from .rows import get_conversation, part_index, part_key, part_range, unpack_id
 from .running import find_running
@@ -18,27 +19,38 @@ MOST = 200
 
 def changed_since(conn: sqlite3.Connection, change_no: int, own: str) -> Changes:
     """Conversations that changed after `change_no`, oldest change first."""
+    full = conn.execute(
+        "SELECT change_no FROM conversations WHERE change_no > ? "
+        "ORDER BY change_no LIMIT 1 OFFSET ?",
+        (change_no, MOST - 1),
+    ).fetchone()
+    # Rows of one commit are never separated.
+    until = newest_change(conn) if full is None else int(full[0])
     rows = conn.execute(
         """
-        SELECT c.id, c.change_no, c.last_seq, c.revision, c.queue_length, o.instance
+        SELECT c.id, c.last_seq, c.revision, c.queue_length, o.instance
         FROM conversations c LEFT JOIN owners o ON o.conversation = c.key
-        WHERE c.change_no > ? ORDER BY c.change_no LIMIT ?
+        WHERE c.change_no > ? AND c.change_no <= ? ORDER BY c.change_no
         """,
-        (change_no, MOST),
-    ).fetchall()
-    (newest,) = conn.execute("SELECT change_no FROM meta").fetchone()
+        (change_no, until),
+    )
+    conversations = tuple(
+        ChangedConversation(
+            conversation_id=id,
+            last_seq=last_seq,
+            revision=revision,
+            queue_length=queue_length,
+            owned_here=owner == own,
+            owned_elsewhere=owner not in (None, own),
+        )
+        for id, last_seq, revision, queue_length, owner in rows
+    )
+    deleted = conn.execute(
+        "SELECT conversation_id FROM tombstones WHERE change_no > ? AND change_no <= ?",
+        (change_no, until),
+    )
     return Changes(
-        change_no=rows[-1][1] if len(rows) == MOST else newest,
-        conversations=tuple(
-            ChangedConversation(
-                conversation_id=id,
-                last_seq=last_seq,
-                revision=revision,
-                queue_length=queue_length,
-                owned_here=owner == own,
-            )
-            for id, _, last_seq, revision, queue_length, owner in rows
-        ),
+        change_no=until, conversations=conversations, deleted=tuple(id for (id,) in deleted)
     )
 
 
@@ -79,13 +91,16 @@ def streamed_after(
     )
 
 
-def request_cancel(write: Write, conversation_id: str) -> str | None:
-    """Ask whoever runs a turn here to cancel it. Returns its prompt's id, None without one."""
+def request_cancel(write: Write, conversation_id: str, of: str | None) -> str | None:
+    """Ask whoever runs a turn here (that of the prompt `of`) to cancel it. Returns its prompt's
+    id, None without one."""
     row = write.conversation(conversation_id)
     turn = find_running(write.conn, row)
     if turn is None:
         return None
     message_id = unpack_id(turn.message_id)
+    if of not in (None, message_id):
+        return None
     write.emit(
         row,
         QueueChanged(message_id=message_id, state=QueueState.RUNNING, reason=CANCEL_REQUESTED),
@@ -105,15 +120,29 @@ def release(write: Write, conversation_id: str) -> None:
     )
 
 
+def hand_over(write: Write) -> None:
+    """Own nothing any more but what has a turn running. What waits there is left to whichever
+    window takes it up."""
+    write.conn.execute(
+        """
+        DELETE FROM owners WHERE instance = ? AND NOT EXISTS (
+            SELECT 1 FROM queue q
+            WHERE q.conversation = owners.conversation AND q.state = 'running')
+        """,
+        (write.instance,),
+    )
+
+
 def orphaned(conn: sqlite3.Connection, is_dead: IsDead) -> tuple[str, ...]:
-    """Conversations with something queued or running whose owner has died."""
+    """Conversations with something queued or running and nobody alive who owns them."""
     rows = conn.execute(
         """
         SELECT DISTINCT c.id, o.instance FROM queue q
-        JOIN owners o ON o.conversation = q.conversation
         JOIN conversations c ON c.key = q.conversation
+        LEFT JOIN owners o ON o.conversation = q.conversation
         WHERE q.state IN ('queued', 'running')
         """
     ).fetchall()
-    dead = {instance for _, instance in rows if is_dead(instance)}
-    return tuple(id for id, instance in rows if instance in dead)
+    owners = {owner for _, owner in rows}
+    dead = {owner for owner in owners if owner is None or is_dead(owner)}
+    return tuple(id for id, owner in rows if owner in dead)

@@ -49,10 +49,13 @@ class OpenStore:
         self.degraded = opened.degraded
         self.notice = opened.notice
         self.store_id = opened.store_id
-        self.change_no = 0
+        self.change_no = opened.change_no
+        """The newest change that this process knows of."""
         self.is_shared = opened.path is not None
         self.was_left_unclean = opened.unclean
-        self._seen_version = 0
+        self._seen = (0, 0)
+        """SQLite's data version at the last look for changes, and up to which one it told."""
+        self._is_leaving = False
         self._deleted = anyio.Event()
         self.on_damage: Callable[[str], None] = lambda _: None
         self.on_held: Callable[[bool], None] = lambda _: None
@@ -169,7 +172,7 @@ class OpenStore:
     def _committed(self, done: tuple[object, Write]) -> None:
         write = done[1]
         if write.has_changed:
-            self.change_no = write.change_no
+            self.change_no = max(self.change_no, write.change_no)
             self._publish(write.events)
 
     async def aclose(self) -> None:

@@ -21,6 +21,8 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     read_lane: Lane
     instances: Instances
     store_id: str
+    change_no: int = 0
+    """The newest change when it was opened."""
     path: Path | None
     degraded: str | None = None
     notice: str | None = None

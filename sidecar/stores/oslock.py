@@ -27,6 +27,8 @@ if sys.platform == "win32":
             return False
         return True
 
+    _is_held_by_none = _try_lock
+
     def _unlock(fd: int) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
@@ -37,6 +39,14 @@ else:
     def _try_lock(fd: int) -> bool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _is_held_by_none(fd: int) -> bool:
+        # Shared: two that look at the same time do not take each other for the holder.
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
@@ -95,6 +105,6 @@ def is_free(path: Path) -> bool:
     except FileNotFoundError:
         return True
     try:
-        return _try_lock(fd)
+        return _is_held_by_none(fd)
     finally:
         os.close(fd)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from ..errors import Conflict
@@ -95,12 +94,6 @@ def announce(write: Write) -> None:
 
 def retire(write: Write) -> None:
     write.conn.execute("DELETE FROM instances WHERE id = ?", (write.instance,))
-
-
-def claim_if_free(write: Write, row: ConversationRow, is_dead: IsDead) -> None:
-    """Own the conversation unless another living sidecar does."""
-    with suppress(Conflict):
-        claim(write, row, is_dead)
 
 
 def claim(write: Write, row: ConversationRow, is_dead: IsDead, *, force: bool = False) -> int:

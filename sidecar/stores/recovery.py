@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 
 from ..conversations import MessageStatus, QueueState, StopReason
+from ..errors import Conflict
 from ..events import QueueChanged, Rewound
 from ..interfaces import TurnOutcome
 from .owners import IsDead, claim
@@ -27,12 +29,29 @@ def recover(write: Write, is_dead: IsDead) -> int:
 
 
 def settle_dead(write: Write, row: ConversationRow, is_dead: IsDead) -> bool:
-    """Settle what runs here if its owner is dead; False when there is nothing to settle."""
+    """Settle what runs here if nobody runs it any more; False when there is nothing to settle."""
     turn = find_running(write.conn, row)
-    if turn is None or not (turn.owner is None or is_dead(turn.owner)):
+    if turn is None or _is_run(turn, is_dead):
         return False
     _settle(write, row, turn)
     return True
+
+
+def _is_run(turn: Running, is_dead: IsDead) -> bool:
+    """Whether who began it still owns the conversation, and lives."""
+    return (
+        turn.owner is not None
+        and turn.owner_generation == turn.generation
+        and not is_dead(turn.owner)
+    )
+
+
+def own_if_free(write: Write, row: ConversationRow, is_dead: IsDead) -> None:
+    """Own the conversation unless another living sidecar does. What a dead one left running is
+    settled first: later nobody could tell that its owner has died."""
+    settle_dead(write, row, is_dead)
+    with suppress(Conflict):
+        claim(write, row, is_dead)
 
 
 def take_over(write: Write, conversation_id: str, is_dead: IsDead, force: bool) -> None:

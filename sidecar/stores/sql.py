@@ -47,7 +47,6 @@ from . import (
     children,
     conversations,
     following,
-    owners,
     queue,
     reading,
     recovery,
@@ -253,11 +252,11 @@ class SqlStore(OpenStore):
     ) -> Receipt:
         def accept(write: Write) -> Receipt:
             receipt = queue.enqueue(write, conversation_id, prompt, limit, request_key, params_hash)
-            if not receipt.duplicate:
+            if not receipt.duplicate and not self._is_leaving:
                 # Who accepts a prompt for nobody's conversation serves it: no other window may
                 # take it up in between.
                 row = write.conversation(conversation_id)
-                owners.claim_if_free(write, row, self._instances.is_dead)
+                recovery.own_if_free(write, row, self._instances.is_dead)
             return receipt
 
         return await self._write(accept)
@@ -297,7 +296,14 @@ class SqlStore(OpenStore):
         await self._write(lambda write: recovery.take_over(write, conversation_id, is_dead, force))
 
     async def release(self, conversation_id: str) -> None:
-        await self._write(lambda write: following.release(write, conversation_id))
+        if self._is_leaving:
+            await self._write(following.hand_over)
+        else:
+            await self._write(lambda write: following.release(write, conversation_id))
+
+    async def hand_over(self) -> None:
+        self._is_leaving = True
+        await self._write(following.hand_over)
 
     async def orphaned(self) -> Sequence[str]:
         return await self._read(lambda conn: following.orphaned(conn, self._instances.is_dead))
@@ -306,21 +312,29 @@ class SqlStore(OpenStore):
 
     async def changed_since(self, change_no: int) -> Changes | None:
         def look() -> Changes | None:
+            # The version first: what is committed after it is seen with the next look.
             version = self._reader.data_version()
-            if version == self._seen_version:
+            if (version, change_no) == self._seen:
                 return None
-            self._seen_version = version
-            return self._reader.read(
-                lambda conn: following.changed_since(conn, change_no, self._instances.own)
+            changes, newest = self._reader.read(
+                lambda conn: (
+                    following.changed_since(conn, change_no, self._instances.own),
+                    conversations.change_no(conn),
+                )
             )
+            self._seen = (version, newest)
+            return changes
 
-        return await self._read_lane.run(look)
+        changes = await self._read_lane.run(look)
+        if changes is not None:
+            self.change_no = max(self.change_no, changes.change_no)
+        return changes
 
     async def streamed_after(self, conversation_id: str, known: OpenPart | None) -> Sequence[Delta]:
         return await self._read(lambda conn: following.streamed_after(conn, conversation_id, known))
 
-    async def request_cancel(self, conversation_id: str) -> str | None:
-        return await self._write(lambda write: following.request_cancel(write, conversation_id))
+    async def request_cancel(self, conversation_id: str, of: str | None = None) -> str | None:
+        return await self._write(lambda write: following.request_cancel(write, conversation_id, of))
 
     # ---- turns ----
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..interfaces import Publish
+from .conversations import change_no
 from .files import open_file
 from .lane import ThreadLane
 from .memory import open_in_memory
@@ -30,6 +31,7 @@ class SqliteStore(SqlStore):
         try:
             file = await lane.run(lambda: open_file(path, instance_id))
             store_id = await lane.run(lambda: file.reader.read(read_store_id))
+            newest = await lane.run(lambda: file.reader.read(change_no))
         except BaseException:
             await lane.aclose()
             raise
@@ -41,6 +43,7 @@ class SqliteStore(SqlStore):
                 read_lane=ThreadLane("store-reader"),
                 instances=file.instances,
                 store_id=store_id,
+                change_no=newest,
                 path=path,
                 degraded=file.degraded,
                 notice=file.notice,

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from ..conversations import (
+    AgentMode,
     Approval,
     FilePart,
     Message,
@@ -83,6 +84,7 @@ def _begin(
         row.id, conn.execute(f"SELECT {ENTRY} FROM queue q WHERE key = ?", (entry_key,)).fetchone()
     )
     row.queue_length -= 1
+    messages_before = row.message_count
     if row.title is None and (title := _title(entry.prompt)):
         row.title = title
         write.emit(row, TitleChanged(title=title))
@@ -102,7 +104,15 @@ def _begin(
     )
     conn.execute("UPDATE queue SET reply = ? WHERE key = ?", (reply, entry_key))
     write.emit(row, MessageStarted(message_id=reply_id, turn_id=turn_id, ordinal=ordinal))
-    return StartedTurn(entry=entry, turn_id=turn_id, user_message=user, reply_id=reply_id)
+    return StartedTurn(
+        entry=entry,
+        turn_id=turn_id,
+        user_message=user,
+        reply_id=reply_id,
+        mode=AgentMode(row.mode),
+        revision=row.revision,
+        messages_before=messages_before,
+    )
 
 
 def _title(prompt: Prompt) -> str | None:

@@ -580,6 +580,20 @@ def _(client: RawClient) -> None:
     assert client.call("capability/find", {"name": "sing"}) == {"conversationIds": []}
 
 
+@of("approval/list")
+def _(client: RawClient) -> None:
+    c = new(client)
+    assert client.call("approval/list", {"conversationId": c}) == {"approvals": []}
+    assert client.call("approval/list") == {"approvals": []}
+
+
+@of("approval/respond")
+def _(client: RawClient) -> None:
+    # What it does to a question that is there: tests/faults/test_approvals.py.
+    params = {"approvalId": "nothing", "decision": "allow", "contentHash": "0" * 64}
+    assert client.error("approval/respond", params)["data"]["type"] == "NOT_FOUND"
+
+
 @of("settings/update")
 def _(client: RawClient) -> None:
     c = new(client)

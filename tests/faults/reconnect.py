@@ -165,7 +165,7 @@ class Process:
     async def end(self) -> None:
         """The editor is gone: the turn may end, then so do we."""
         self.connection.unfollow_all()
-        self.manager.pool.drain()
+        await self.manager.drain()
         with anyio.move_on_after(LINGER_SECONDS):
             await self.manager.pool.quiet()
         await self._stopped()
