@@ -36,6 +36,11 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return super().time() + self._offset
 
+    @property
+    def has_more_to_do(self) -> bool:
+        """Whether anything is ready to run beside who asks."""
+        return bool(self._ready)  # type: ignore[attr-defined]
+
     def _run_once(self) -> None:
         if not self._ready and self._scheduled:  # type: ignore[attr-defined]
             delay = self._scheduled[0].when() - self.time()  # type: ignore[attr-defined]

@@ -115,9 +115,11 @@ class Managing(RuleBasedStateMachine):
             await self.stop.wait()
 
     async def _settle(self) -> None:
-        """Let all that needs no time happen."""
+        """Let all that needs no time happen: until nothing else is ready to run."""
         for _ in range(80):
             await asyncio.sleep(0)
+            if not self.loop.has_more_to_do:
+                return
 
     def do(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Call the manager and let what follows happen. An `AgentError` is a fine answer."""

@@ -31,9 +31,44 @@ class Experiment:
     count: int
 
 
-EXPERIMENTS: Sequence[Experiment] = (
-    Experiment("kill", "P1 P2", "SIGKILL at random instants under load", 1_000),
-    Experiment("powercut", "P1 P2", "power cut: unsynced writes dropped or torn", 1_000),
+EXPERIMENTS: Sequence[Experiment] = tuple(
+    Experiment(*row)
+    for row in (
+        ("kill", "P1 P2", "SIGKILL at random instants under load, then a look at the files", 1_000),
+        ("powercut", "P1 P2", "power cut: unsynced writes dropped or torn, then two starts", 1_000),
+        ("mutants", "P1 P2", "the two above find what is wrong when a defence is taken out", 1),
+        ("writers", "P1 P8", "ten windows send at once, each so many prompts", 200),
+        (
+            "windows",
+            "P3 P7 P8",
+            "owners killed, frozen, reloaded; text elsewhere",
+            20,
+        ),
+        ("reconnect", "P3", "random schedules of hiding, reloading, killing, trimming", 1_000),
+        ("storage", "P4", "deltas streamed, bytes written and kept", 1_000_000),
+        ("forgotten", "P4", "conversations deleted, every file searched for their words", 100),
+        ("diskfull", "P1 P11", "a small disk is filled in mid-stream, then freed", 60),
+        ("sweep", "P1", "each system call fails once: EIO, ENOSPC, EDQUOT, EACCES, EINTR", 10_000),
+        ("damage", "P1", "starts on damaged files", 500),
+        ("unopenable", "P1", "starts on stores that cannot be used as they are", 100),
+        ("locked", "P1 P11", "another program holds the store, for so many seconds", 30),
+        ("migration", "P1", "older stores brought up to date, killed at each statement", 1_000),
+        ("clocks", "P5", "the wall clock jumps by years, hours and daylight saving", 120),
+        ("frames", "P6", "mutated conversations, life cycles, floods, prints", 20_000),
+        ("backpressure", "P3 P11", "a client does not read for so many seconds", 60),
+        ("process_life", "P7", "editors killed in every way", 1_000),
+        ("hung", "P7 P11", "models' libraries spin, block, ignore cancellation", 100),
+        (
+            "manager_runs",
+            "P5 P6",
+            "cancellations, evictions, settings; the model",
+            10_000,
+        ),
+        ("approvals", "P2 P9", "questions answered, raced, forged, cancelled, outlived", 300),
+        ("chaos", "P6 P10", "vendors' faults, all of them with each vendor's wire", 0),
+        ("chaos_cuts", "P6", "vendors' streams cut at every byte", 0),
+        ("chaos_memory", "P11", "vendors' bombs", 0),
+    )
 )
 
 
@@ -52,7 +87,7 @@ def main() -> int:
     outcomes = []
     for experiment in EXPERIMENTS:
         if not options.names or experiment.name in options.names:
-            outcomes.append(run(experiment, max(1, round(experiment.count * options.scale))))
+            outcomes.append(run(experiment, scaled(experiment.count, options.scale)))
     failed = [outcome.experiment.name for outcome in outcomes if outcome.code]
     print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed", flush=True)
     if options.record:
@@ -60,8 +95,13 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def scaled(count: int, scale: float) -> int:
+    """0 is all that there are, and stays so unless less is wanted."""
+    return max(1, round(count * scale)) if count else 0 if scale >= 1 else max(1, round(50 * scale))
+
+
 def run(experiment: Experiment, count: int) -> Outcome:
-    print(f"── {experiment.name} × {count:,}: {experiment.what}", flush=True)
+    print(f"── {experiment.name} × {count or 'all'}: {experiment.what}", flush=True)
     began = time.monotonic()
     command = [sys.executable, "-m", f"tests.faults.{experiment.name}", str(count)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -69,6 +109,10 @@ def run(experiment: Experiment, count: int) -> Outcome:
     seconds = time.monotonic() - began
     print(f"   {'FAILED' if done.returncode else 'ok'} in {seconds:.0f} s: {line}", flush=True)
     return Outcome(experiment, count, line, seconds, done.returncode)
+
+
+def count_of(outcome: Outcome) -> str:
+    return f"{outcome.count:,}" if outcome.count else "all"
 
 
 def record(outcomes: Sequence[Outcome]) -> None:
@@ -82,7 +126,8 @@ def record(outcomes: Sequence[Outcome]) -> None:
         experiment, verdict = outcome.experiment, "" if not outcome.code else "**failed**: "
         figure = outcome.line.removeprefix(f"{experiment.name}: ").replace("|", "/")
         rows[experiment.name] = (
-            f"| {experiment.promises} | {experiment.name} | {experiment.what} | {outcome.count:,} "
+            f"| {experiment.promises} | {experiment.name} | {experiment.what} "
+            f"| {count_of(outcome)} "
             f"| {verdict}{figure} | {outcome.seconds:.0f} s | {today} |"
         )
     order = [rows[e.name] for e in EXPERIMENTS if e.name in rows]

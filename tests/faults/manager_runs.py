@@ -6,11 +6,13 @@ is told by its number alone. `main` also plays the model of `tests/test_model.py
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -30,6 +32,7 @@ from tests.managers import World, begin, keyed, living
 
 SEQUENCES = int(os.environ.get("SIDECAR_MODEL_EXAMPLES", "20000"))
 DELTAS = 12
+PROCESSES = os.cpu_count() or 1
 
 
 class Slow:
@@ -161,7 +164,17 @@ def repeat(what: Callable[[random.Random], Awaitable[None]], count: int) -> None
 
 
 def model(count: int) -> None:
+    """Play so many sequences, as many at a time as there are processors."""
+    share = -(-count // PROCESSES)
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        for played in [pool.submit(sequences, share) for _ in range(PROCESSES)]:
+            played.result()
+
+
+def sequences(count: int) -> None:
     from tests.test_model import Managing
+
+    logging.disable(logging.WARNING)  # what is refused and restarted would be told each time
 
     run_state_machine_as_test(
         Managing,
