@@ -144,6 +144,20 @@ async def test_running_an_incomplete_call_would_be_noticed(
     assert await problems(OPENAI, "ended after a call", "ended after text") != ""
 
 
+async def test_cuts_that_pass_for_the_end_would_be_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ending = pydantic_ai._ending
+
+    def hasty(reply: Any) -> Any:
+        reply.provider_details = {"finish_reason": "stop"}
+        return ending(reply)
+
+    monkeypatch.setattr(pydantic_ai, "_ending", hasty)
+    with pytest.raises(AssertionError, match="said to be whole"):
+        await cut_all(OPENAI, 25)
+
+
 async def test_waiting_for_ever_for_a_sign_of_more_would_be_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -16,12 +16,23 @@ import pytest
 
 from sidecar.errors import AgentError, MessageProcessingFailed, NetworkError, Unauthorized
 from sidecar.interfaces import ModelStop
-from tests.providers.dialects import DIALECTS, Bedrock, Call, Dialect, Stop, Text, said
+from tests.faults.chaos_table import event_of_no_kind, streaming
+from tests.providers.dialects import (
+    DIALECTS,
+    Bedrock,
+    Call,
+    Dialect,
+    Stop,
+    Text,
+    Thinking,
+    said,
+)
 from tests.providers.vendor_server import (
     CUT,
     RESET,
     STALL,
     Answer,
+    Endless,
     Fault,
     Step,
     VendorServer,
@@ -40,6 +51,9 @@ from tests.providers.vendors import (
 from tests.requirements import proves
 
 needs_llm_extra()
+
+from sidecar.providers import pydantic_ai, vendor_bedrock, vendor_http  # noqa: E402  # with the extra
+
 pytestmark = pytest.mark.anyio
 
 SILENCE = 300
@@ -147,9 +161,11 @@ async def test_an_error_that_is_not_json_is_as_good_as_its_status(
     await fails(dialect, server.url, NetworkError, retryable=True)
 
 
-async def test_an_endless_error_page_is_not_read_to_its_end(server: VendorServer) -> None:
-    for dialect in (DIALECTS["openai"], DIALECTS["gemini"], DIALECTS["anthropic"]):
-        server.will(Answer([b"x" * 65536] * 1000, 500, {"content-type": "text/html"}))
+async def test_an_endless_error_page_is_not_read_to_its_end(
+    dialect: Dialect, server: VendorServer
+) -> None:
+    server.will(Answer([Endless(b"x" * 65536)], 500, {"content-type": "text/html"}))
+    with anyio.fail_after(20):
         await fails(dialect, server.url, NetworkError, retryable=True)
 
 
@@ -283,6 +299,31 @@ async def test_a_line_without_an_end_is_a_network_error(server: VendorServer) ->
         server.will(Answer(line, headers={"content-type": dialect.content_type}))
         error, _ = await fails(dialect, server.url, NetworkError, retryable=True)
         assert "line" in error.message
+
+
+@pytest.mark.parametrize(
+    "say", [Text("on and on "), Thinking("on and on ")], ids=["text", "thinking"]
+)
+async def test_an_answer_without_an_end_is_ended(
+    dialect: Dialect, server: VendorServer, monkeypatch: pytest.MonkeyPatch, say: Text | Thinking
+) -> None:
+    monkeypatch.setattr(pydantic_ai, "LONGEST_ANSWER", 50_000)
+    begun = said(dialect, say)
+    server.will(Answer([*begun.steps, Endless(begun.steps[-1])], headers=begun.headers))
+    with anyio.fail_after(20):
+        error, _ = await fails(dialect, server.url, MessageProcessingFailed, retryable=False)
+    assert "maxOutputTokens" in str(error.hint)
+
+
+async def test_events_that_say_nothing_are_not_read_for_ever(
+    dialect: Dialect, server: VendorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (vendor_http, vendor_bedrock):
+        monkeypatch.setattr(module, "LONGEST_ANSWER", 2**20)
+    server.will(streaming(dialect, Endless(event_of_no_kind(dialect) * 100)))
+    with anyio.fail_after(20):
+        error, _ = await fails(dialect, server.url, NetworkError, retryable=True)
+    assert error.message == "The answer does not end."
 
 
 async def test_a_packed_answer_is_not_unpacked(server: VendorServer) -> None:
