@@ -8,7 +8,7 @@ import string
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
-PIECE = 16
+PIECE = 10
 """A part of a canary this long counts as the canary: nobody leaks by accident in one piece."""
 BASE64 = string.ascii_letters + string.digits
 
@@ -55,7 +55,8 @@ ENCODINGS: Mapping[str, Callable[[bytes], list[bytes]]] = {
     "base64": _base64,
     "hex": lambda piece: [piece.hex().encode(), piece.hex().upper().encode()],
     "URL": lambda piece: _each(piece, "%{:02x}", "%{:02X}"),
-    "JSON": lambda piece: _each(piece, "\\u{:04x}", "\\u{:04X}"),
+    # Twice, where JSON is in JSON.
+    "JSON": lambda piece: _each(piece, "\\u{:04x}", "\\u{:04X}", "\\\\u{:04x}", "\\\\u{:04X}"),
     "UTF-16LE": lambda piece: [piece.decode().encode("utf-16-le")],
     "UTF-16BE": lambda piece: [piece.decode().encode("utf-16-be")],
 }

@@ -19,7 +19,7 @@ import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ class Watch:
         self._evidence = evidence
         self._pid = pid
         self._seen: set[tuple[int, str, bytes]] = set()
+        self._copies: set[int] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -100,34 +101,44 @@ class Watch:
 
     def look(self) -> None:
         self._note(self._pid, "cmdline", "argv")  # its environment is ours, and has the keys
-        for pid in below(self._pid):
+        for pid, parent in below(self._pid).items():
             self._note(pid, "cmdline", "argv")
-            self._note(pid, "environ", "environ")
+            # In the instant between fork and exec it is not what it is going to be.
+            is_copy = _read(pid, "cmdline") == _read(parent, "cmdline")
+            if not is_copy or pid in self._copies:
+                self._note(pid, "environ", "environ")
+            elif is_copy:
+                self._copies.add(pid)
 
     def _note(self, pid: int, name: str, channel: str) -> None:
-        with suppress(OSError):
-            data = Path(f"/proc/{pid}/{name}").read_bytes()
-            if (pid, name, data) not in self._seen:
-                self._seen.add((pid, name, data))
-                self._evidence.add(channel, data)
+        data = _read(pid, name)
+        if (pid, name, data) not in self._seen:
+            self._seen.add((pid, name, data))
+            self._evidence.add(channel, data)
 
     def _run(self) -> None:
         while not self._over.wait(LOOK_EVERY):
             self.look()
 
 
-def below(pid: int) -> list[int]:
-    """Every process that descends from this one."""
-    parents: dict[int, list[int]] = defaultdict(list)
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def below(pid: int) -> dict[int, int]:
+    """Every process that descends from this one, with its parent."""
+    children: dict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with suppress(OSError, IndexError):
-                text = (folder / "stat").read_text(encoding="latin-1")
-                parents[int(text.rpartition(")")[2].split()[1])].append(int(folder.name))
-    found, left = [], list(parents[pid])
+        if folder.name.isdecimal() and (text := _read(int(folder.name), "stat")):
+            children[int(text.rpartition(b")")[2].split()[1])].append(int(folder.name))
+    found, left = {}, [pid]
     while left:
-        found.append(left[-1])
-        left += parents[left.pop()]
+        parent = left.pop()
+        found.update(dict.fromkeys(children[parent], parent))
+        left += children[parent]
     return found
 
 
@@ -356,8 +367,7 @@ def play_damage(scene: Scene) -> None:
     scene.evidence.add_folder("store after damage", scene.store.parent)
 
 
-def play_command_line(scene: Scene) -> None:
-    of = scene.canaries
+def play_command_line(scene: Scene, *, briefly: bool) -> None:
     url = next(v for k, v in scene.settings().items() if k.endswith("BaseUrl"))
     config = scene.home / "settings.toml"
     config.write_text(
@@ -366,10 +376,25 @@ def play_command_line(scene: Scene) -> None:
         encoding="utf-8",
     )
     log = scene.exports / "command.log"
-    scene.answers(scene.hello())
-    assert scene.command("run", "What is the animal?", "--log", str(log)) == 0
     scene.answers(scene.refusal(401))
     assert scene.command("run", "--json", "What is the animal?", "--log", str(log)) == 1
+    scene.command("doctor", "--json")
+    if not briefly:
+        play_more_commands(scene, log)
+        for _ in range(2):
+            for arguments in (["doctor"], ["doctor", "--json"], ["conversations", "list"]):
+                scene.command(*arguments)
+            scene.command("run", "What is the animal?", "--log", str(log))
+            text = config.read_text(encoding="utf-8")
+            text = text.replace("://", f"://me:{scene.canaries['URL password']}@")
+            config.write_text(text, encoding="utf-8")
+    config.unlink()  # a file of the user's
+
+
+def play_more_commands(scene: Scene, log: Path) -> None:
+    of = scene.canaries
+    scene.answers(scene.hello())
+    assert scene.command("run", "What is the animal?", "--log", str(log)) == 0
     given = f"OPENAI_API_KEY={of['API key']}\nAWS_SESSION_TOKEN={of['JWT']}\n"
     scene.answers(scene.refusal(403))
     assert scene.command("run", "-", input="What?", keys=given) == 1
@@ -377,8 +402,6 @@ def play_command_line(scene: Scene) -> None:
     assert scene.command("run", "x", keys=f"{of['API key']}\n") == 2
     scene.answers(scene.hello(), scene.refusal(401))
     scene.command("chat", "--log", str(log), input="Hello?\nAnd you?\n/quit\n")
-    for arguments in (["doctor"], ["doctor", "--json"], ["conversations", "list"]):
-        scene.command(*arguments)
 
 
 def modes_of(folder: Path) -> dict[str, str]:
@@ -400,13 +423,15 @@ def scene(root: Path, seed: int, vendor: str) -> Iterator[Scene]:
         yield Scene(root, make(random.Random(seed)), vendor, server)
 
 
-def play(root: Path, seed: int, vendor: str) -> Scene:
+def play(root: Path, seed: int, vendor: str, *, briefly: bool = False) -> Scene:
     """One round; returns it with all its evidence."""
     with scene(root, seed, vendor) as played:
         play_editor(played)
         play_damage(played)
-        play_command_line(played)
+        play_command_line(played, briefly=briefly)
     gather(played)
+    sent = [played.canaries["API key"], played.canaries["AWS access key"]]
+    assert any(key in request.raw for request in played.server.requests for key in sent)
     return played
 
 
@@ -427,7 +452,7 @@ def main(count: int = 4) -> str:
     size, channels = 0, 0
     for number in range(count):
         vendor = VENDORS[number % len(VENDORS)]
-        before = os.umask((0o000, 0o022)[number // len(VENDORS) % 2])
+        before = os.umask((0o000, 0o022)[(number + number // len(VENDORS)) % 2])
         try:
             with tempfile.TemporaryDirectory() as folder:
                 played = play(Path(folder), seed + number, vendor)
