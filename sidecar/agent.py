@@ -337,6 +337,7 @@ class Agent:
             )
 
     def _finish(self) -> None:
+        self._history = None  # megabytes, and we may be garbage for a while before it is collected
         self.started.set()
         self.ended.set()
 

@@ -208,10 +208,21 @@ def _given(patch: msgspec.Struct) -> dict[str, Any]:
     }
 
 
-def public(settings: Settings) -> dict[str, Any]:
-    """The settings as `settings/get` shows them: never a secret."""
-    shown: dict[str, Any] = msgspec.to_builtins(settings)
-    return shown
+def public(settings: Settings) -> Settings:
+    """The settings as they are shown: never a secret, not even in an address."""
+    hidden = {
+        name: "://…@".join((url[: url.index("://")], url.rpartition("@")[2]))
+        for name in BASE_URLS
+        if _has_password(url := getattr(settings, name))
+    }
+    return msgspec.structs.replace(settings, **hidden)
+
+
+BASE_URLS = ("gemini_base_url", "bedrock_base_url", "anthropic_base_url", "openai_base_url")
+
+
+def _has_password(url: str) -> bool:
+    return "@" in url.partition("://")[2].partition("/")[0]
 
 
 _KEY_NEEDED = {
@@ -249,9 +260,17 @@ def problems(config: Config) -> list[Problem]:
                         hint="Store the AWS keys, or set awsUseProfile and awsProfile.",
                     )
                 )
-    for name in ("gemini_base_url", "bedrock_base_url", "anthropic_base_url", "openai_base_url"):
+    for name in BASE_URLS:
         url = getattr(settings, name)
-        if url and not url.startswith(("http://", "https://")):
+        if _has_password(url):
+            found.append(
+                Problem(
+                    field=name.replace("_base_url", "BaseUrl"),
+                    message="A base URL has no user name or password in it.",
+                    hint="Settings are no place for them; a key is stored in the editor.",
+                )
+            )
+        elif url and not url.startswith(("http://", "https://")):
             found.append(
                 Problem(
                     field=name.replace("_base_url", "BaseUrl"),

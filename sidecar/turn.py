@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
+import anyio
+
 from .approvals import Approvals, Verdict, content_hash, verdict_on
 from .conversations import (
     AgentMode,
@@ -98,7 +100,8 @@ class Turn:
         self._flusher = flusher
         self._approvals = approvals
         self._steered = False
-        self._begun = False
+        self._begun = anyio.Event()
+        """Set when something of the answer is there."""
 
     async def run(self, history: Sequence[Message]) -> StopReason:
         """Raises `AgentError`; anything else a provider raises becomes one."""
@@ -147,9 +150,13 @@ class Turn:
         )
 
     async def _call_model(self) -> tuple[ModelStop, list[ToolCall]]:
+        # Not a word of `self` in here: tenacity's state goes round in circles, and a turn's text
+        # would stay in memory until these are collected.
+        begun = self._begun = anyio.Event()
+
         def is_retryable(error: BaseException) -> bool:
             # Text that the reader has seen cannot be taken back by asking once more.
-            return is_transient(error) and not self._begun
+            return is_transient(error) and not begun.is_set()
 
         policy = self._settings.retry
         async for attempt in attempts(policy, "model request", is_retryable=is_retryable):
@@ -160,15 +167,14 @@ class Turn:
     async def _stream_once(self) -> tuple[ModelStop, list[ToolCall]]:
         calls: list[ToolCall] = []
         stop: ModelStop | None = None
-        self._begun = False
         async with aclosing(self._provider.stream(self._request())) as events:  # type: ignore[type-var]  # an async generator, as promised
             async for event in events:
                 if isinstance(event, TextDelta):
-                    self._begun = True
+                    self._begun.set()
                     self.reply.append(event.kind, event.text)
                     self._flusher.notice(self.reply)
                 elif isinstance(event, ToolCall):
-                    self._begun = True
+                    self._begun.set()
                     calls.append(event)
                 elif isinstance(event, ModelUsage):
                     self.usage = _sum(self.usage, event.usage)

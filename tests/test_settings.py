@@ -12,6 +12,7 @@ import pytest
 
 from sidecar.conversations import MessageSettings
 from sidecar.settings import (
+    BASE_URLS,
     CRITICAL_FIELDS,
     Config,
     RetrySettings,
@@ -107,8 +108,27 @@ def test_secrets_are_taken_only_as_secrets() -> None:
         msgspec.convert({"geminiApiKey": "k"}, SettingsPatch)
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"provider": "gemini"}, SecretsPatch)
-    assert "hush" not in repr(public(Settings()))
-    assert not any("key" in name.lower() for name in public(Settings()))
+    assert not any("key" in name.lower() for name in Settings.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me:hush@host:1/v1", "http://…@host:1/v1"),
+        ("https://hush@host/v1", "https://…@host/v1"),
+        ("http://me:hu@sh@host", "http://…@host"),
+        ("http://host/v1/@me", "http://host/v1/@me"),
+        ("http://host:1/v1", "http://host:1/v1"),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("name", BASE_URLS)
+def test_a_password_in_an_address_is_refused_and_not_shown(name: str, url: str, shown: str) -> None:
+    settings = Settings(**{name: url})  # type: ignore[arg-type]
+    assert getattr(public(settings), name) == shown
+    found = [problem.message for problem in problems(Config(settings=settings))]
+    assert bool(found) == (url != shown)
+    assert "hush" not in "".join(found)
 
 
 @proves("D4-SETTINGS-8")

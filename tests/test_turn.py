@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -393,6 +395,24 @@ async def test_what_the_user_adds_reaches_the_model_in_one_more_step() -> None:
         )
         assert SteeringPart(text="be quick") in model.requests[1].steps
         assert "TurnSteered" in world.types()
+
+
+async def test_a_turn_that_is_over_takes_no_memory_until_garbage_is_collected() -> None:
+    async with living() as world:
+        model = await world.busy("a")
+        agent = world.manager.registry.get("a")
+        assert agent is not None
+        assert agent.turn is not None
+        turn = weakref.ref(agent.turn)
+        gc.disable()
+        try:
+            assert model.gate is not None
+            model.gate.set()
+            await until(lambda: "TurnEnded" in world.types())
+            await settle()
+            assert turn() is None
+        finally:
+            gc.enable()
 
 
 # ---- errors on their way ----

@@ -23,6 +23,7 @@ from ..settings import Secrets
 from ..wire import methods as wire
 from ..wire.frames import nesting_depth_exceeds
 from .lean_pygls import JsonRPCProtocol, JsonRPCServer
+from .shown import shown, without_values
 from .timing import Timings
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def parse(body: bytes) -> Envelope:
             body.decode()  # msgspec looks at the encoding only of what it keeps
         return _decode_envelope(body)
     except msgspec.ValidationError as error:
-        text = f"Not a JSON-RPC message: {error}"
+        text = f"Not a JSON-RPC message: {without_values(str(error))}"
         raise RpcError(wire.INVALID_REQUEST, text, _id_in(body)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         repaired = whole_characters(body)
@@ -134,6 +135,7 @@ def params_of(method: wire.Method | wire.Notification, raw: Raw | UnsetType) -> 
 
 
 def _explained(error: str) -> str:
+    error = without_values(error)
     if "- at `$" not in error:
         error = f"{error} - at `$`"
     if any(f"`{name}`" in error for name in SECRET_NAMES):
@@ -210,7 +212,7 @@ class SidecarProtocol(JsonRPCProtocol):
                 self.respond(msg_id, None)
                 return
             if (method := self._methods.get(method_name)) is None:
-                raise RpcError(wire.METHOD_NOT_FOUND, f"There is no method '{method_name[:100]}'.")
+                raise RpcError(wire.METHOD_NOT_FOUND, f"There is no method '{shown(method_name)}'.")
             handler = self._get_handler(method_name)
             typed = params_of(method, params)
             token = _token(params)
@@ -248,7 +250,7 @@ class SidecarProtocol(JsonRPCProtocol):
             else:
                 self._tasks.start_soon(self._hear, method_name, handler, typed, name=method_name)
         elif method_name != "initialized":
-            logger.debug("notification ignored", extra={"method": method_name[:100]})
+            logger.debug("notification ignored", extra={"method": shown(method_name)})
 
     def _cancel(self, method_name: str, params: Any) -> None:
         try:
@@ -399,7 +401,7 @@ def _token(params: Raw | UnsetType) -> RequestId | None:
     try:
         return _decode_progress(params).work_done_token
     except msgspec.DecodeError as error:
-        raise RpcError(wire.INVALID_PARAMS, str(error)) from None
+        raise RpcError(wire.INVALID_PARAMS, without_values(str(error))) from None
 
 
 def make_server(handlers: dict[str, Handler]) -> JsonRPCServer:

@@ -25,7 +25,7 @@ from ..events import CatchUp, Cursor, Missing
 from ..interfaces import ConversationList, SearchResult
 from ..lifecycle import AgentInfo, Failure
 from ..manager import AgentManager, failure
-from ..settings import RetentionSettings, patched, problems
+from ..settings import RetentionSettings, patched, problems, public
 from ..wire import methods as wire
 from .connection import Connection
 from .jsonrpc import Answer, Handler
@@ -401,7 +401,7 @@ class NativeFace:
         config = self._manager.config
         secrets = msgspec.structs.fields(config.secrets)
         return wire.SettingsShown(
-            settings=config.settings,
+            settings=public(config.settings),
             secrets_present=tuple(
                 f.encode_name for f in secrets if getattr(config.secrets, f.name) is not None
             ),

@@ -13,6 +13,7 @@ import msgspec
 
 from ..wire import methods as wire
 from .jsonrpc import whole_characters
+from .shown import shown
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -42,7 +43,7 @@ def read_initialize(body: bytes) -> tuple[wire.Initialize, str | None]:
             understood,
             initialization_options=msgspec.structs.replace(options, workspace_trusted=False),
         )
-    names = ", ".join(name[:100] for name in left_out[:10])
+    names = ", ".join(map(shown, left_out[:10]))
     return understood, f"Some options were not understood and are not used: {names}."
 
 

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ MIB = 1024 * 1024
 GROWTH = 64 * MIB
 """What the process may take while nobody reads it, the text of the turns included."""
 BOMB_GROWTH = 32 * MIB
+
+PAUSE = 10.0
+"""Seconds that nothing may be stored, or another window's prompt may take."""
+
+TEXT = 256 * 1024
+"""By how much more the store grows than this window's own prompts make it."""
 
 AGENTS = 10
 PIECE = "some words " * 190
@@ -59,12 +66,18 @@ class Stalling(RawClient):
 
 
 @contextmanager
-def window(store: Path, script: list[Any], *, is_deaf: bool = False) -> Iterator[Stalling]:
-    """A sidecar on `store`; nobody reads the log of one that `is_deaf`."""
+def window(
+    store: Path, script: list[Any], *, is_deaf: bool = False, patch: str = ""
+) -> Iterator[Stalling]:
+    """A sidecar on `store`; nobody reads the log of one that `is_deaf`. `patch` is a program
+    that changes it before it starts."""
     reading, writing = os.pipe()
     try:
         stderr = writing if is_deaf else subprocess.DEVNULL
-        client = Stalling(command(store), stderr=stderr)
+        argv = command(store)
+        if patch:
+            argv[-5:-2] = ["-c", f"{patch}\nfrom sidecar.__main__ import main\nmain()", "serve"]
+        client = Stalling(argv, stderr=stderr)
         settings = {"provider": "scripted", "script": script, "logLevel": "debug"}
         try:
             client.start({"settings": settings})
@@ -119,54 +132,94 @@ class Copy:
         assert self.view.messages == msgspec.convert(page, ConversationPage).page.messages
 
 
-def stall(folder: Path, *, turns: int, pieces: int, delay_ms: int) -> str:
-    """Ten agents stream `turns` turns of `pieces` deltas each to a client that does not read."""
+def stall(folder: Path, *, turns: int, pieces: int, delay_ms: int, patch: str = "") -> str:
+    """Ten agents stream `turns` turns of `pieces` deltas each to a client that does not read.
+
+    Each turn has a conversation of its own: what an agent remembers of a long one is another
+    matter."""
     store = folder / "c.db"
     script = [
         {"thinking": THOUGHT, "repeat": 20},
         {"text": PIECE, "repeat": pieces, "delayMs": delay_ms},
     ]
-    with window(store, script, is_deaf=True) as deaf, window(store, []) as other:
-        names = [f"c{number}" for number in range(AGENTS)]
+    with (
+        window(store, script, is_deaf=True, patch=patch) as deaf,
+        window(store, []) as other,
+    ):
+        names = [f"c{number}" for number in range(AGENTS * turns)]
         for name in names:
             deaf.call("conversation/create", {"conversationId": name})
-        for name in names:
-            other.call("conversation/subscribe", {"conversationId": name})
         before = deaf.rss()
         deaf.reads.clear()
+        began = time.monotonic()
         asked = [
-            deaf.start_request("message/send", {"conversationId": name, "input": f"turn {turn}"})
-            for turn in range(turns)
+            deaf.start_request("message/send", {"conversationId": name, "input": "go on"})
             for name in names
         ]
         pings = [deaf.start_request("agent/count") for _ in range(50)]
-        for name in names:
-            follow_turns(other, name, turns)
+        watch = Watch(other, store, names)
+        watch.until_all_have_ended()
+        seconds = time.monotonic() - began
         growth = peak(deaf) - before
-        assert growth <= GROWTH, f"{growth / MIB:.0f} MiB more"
         deaf.reads.set()
         resyncs = read_all(deaf, names, asked + pings)
-    assert resyncs, "it was not much of a stall"
-    text = AGENTS * turns * pieces * len(PIECE.encode())
-    return (
-        f"backpressure: {AGENTS} agents streamed {text / MIB:.0f} MiB to a client that did not "
-        f"read; {AGENTS * turns} turns seen to end in another window, {growth / MIB:.0f} MiB "
-        f"more memory, {resyncs} resyncs, {len(asked + pings)} responses, every transcript whole"
+    text = len(names) * pieces * len(PIECE.encode())
+    line = (
+        f"backpressure: {AGENTS} agents streamed {text / MIB:.0f} MiB in {seconds:.0f} s to a "
+        f"client that did not read: {len(names)} turns ended, stored without a pause over "
+        f"{watch.longest_pause:.1f} s, {watch.count} prompts of another window answered within "
+        f"{watch.slowest:.1f} s, {growth / MIB:.0f} MiB more memory, {resyncs} resyncs, "
+        f"{len(asked + pings)} responses, every transcript whole"
     )
+    assert growth <= GROWTH, line
+    assert watch.longest_pause <= PAUSE, line
+    assert watch.slowest <= PAUSE, line
+    assert resyncs, f"it was not much of a stall: {line}"
+    return line
 
 
-def follow_turns(other: RawClient, name: str, turns: int) -> None:
-    after = 0
-    for _ in range(turns):
-        after = 1 + other.wait_for_index(
-            lambda m: (
-                (m.get("params") or {}).get("type") == "turnEnded"
-                and m["params"]["conversationId"] == name
-            ),
-            after=after,
-            what=f"end of a turn in {name}",
+class Watch:
+    """Another window, at work on the same store meanwhile."""
+
+    def __init__(self, client: RawClient, store: Path, names: Sequence[str]) -> None:
+        self.longest_pause = 0.0
+        """Seconds in which no streamed text was stored."""
+        self.slowest = 0.0
+        """Seconds that this window's own prompts took."""
+        self.count = 0
+        self._client = client
+        self._files = [store, store.with_name(store.name + "-wal")]
+        self._names = names
+
+    def until_all_have_ended(self) -> None:
+        self._client.call("conversation/create", {"conversationId": "mine"})
+        size, since = self._size(), time.monotonic()
+        while not self._have_ended():
+            began = time.monotonic()
+            self._client.call("message/send", {"conversationId": "mine", "input": "echo hi"})
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.count += 1
+            if abs((now := self._size()) - size) > TEXT:
+                self.longest_pause = max(self.longest_pause, time.monotonic() - since)
+                size, since = now, time.monotonic()
+            time.sleep(0.2)
+
+    def _size(self) -> int:
+        return sum(file.stat().st_size for file in self._files)
+
+    def _have_ended(self) -> bool:
+        """Whether each has its prompt and its reply, and nothing in its queue."""
+        ended, cursor = 0, None
+        while True:
+            params = {"limit": 200} | ({"cursor": cursor} if cursor else {})
+            page = self._client.call("conversation/list", params)
+            ended += sum(c["messageCount"] == 2 for c in page["conversations"])
+            if (cursor := page["cursor"]) is None:
+                break
+        return ended >= len(self._names) and all(
+            self._client.call("message/queue", {"conversationId": name})["entries"] == []
+            for name in self._names[-2 * AGENTS :]
         )
-    other.ping()
 
 
 def read_all(client: RawClient, names: list[str], asked: list[int | str]) -> int:
@@ -249,11 +302,11 @@ def explode_all(folder: Path) -> str:
 
 
 def main(count: int = 60) -> str:
-    """Stream to a deaf client for about `count` seconds, then throw the bombs."""
+    """Ten agents stream a megabyte a second each for `count` seconds to a deaf client; then
+    the bombs."""
     with tempfile.TemporaryDirectory() as folder:
-        delay = max(1, count * 1000 // (4 * 400))
-        line = stall(Path(folder), turns=4, pieces=400, delay_ms=delay)
-        return f"{line}\n{explode_all(Path(folder))}"
+        line = stall(Path(folder), turns=count, pieces=500, delay_ms=2)
+        return f"{line}; {explode_all(Path(folder))}"
 
 
 if __name__ == "__main__":

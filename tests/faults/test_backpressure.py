@@ -12,6 +12,7 @@ import pytest
 from sidecar.faces.connection import Connection
 from sidecar.journal import Journal
 from sidecar.wire.methods import ConversationsChanged, OfConversation
+from tests.e2e import raw_client
 from tests.faults.backpressure import BOMB_GROWTH, bombs, explode, stall, window
 from tests.requirements import proves
 
@@ -22,6 +23,23 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 def test_a_client_that_does_not_read_stops_nothing_and_finds_everything(tmp_path: Path) -> None:
     line = stall(tmp_path, turns=2, pieces=220, delay_ms=1)
     assert "every transcript whole" in line
+
+
+CONGESTED = "from sidecar.wire.writer import FrameWriter as Writer; send = Writer.send; "
+MUTANTS = {
+    "responses are dropped": CONGESTED
+    + "Writer.send = lambda self, body: None if self._is_congested else send(self, body)",
+    "everything is kept": CONGESTED + "Writer._has_room = lambda self, size: not self._is_closed",
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_stall_notices_a_writer_that_is_not_as_it_should_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr(raw_client, "DEADLINE", 6.0)
+    with pytest.raises(AssertionError, match=r"no response to|not much of a stall"):
+        stall(tmp_path, turns=2, pieces=220, delay_ms=1, patch=MUTANTS[name])
 
 
 class Full:
