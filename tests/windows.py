@@ -127,6 +127,8 @@ class Window:
         self.lanes: list[GatedLane] = []
         self.requests: list[ModelRequest] = []
         self.histories: list[list[str]] = []
+        self.ran: set[str] = set()
+        """The turns that were begun here."""
         self.events: list[DurableEvent] = []
         self.accepted: list[str] = []
         self.stop = anyio.Event()
@@ -141,6 +143,13 @@ class Window:
 
         with mock.patch.object(sqlite, "ThreadLane", lane):
             self.store = await SqliteStore.open(self.path, self.journal.publish)
+        request_started = self.store.request_started
+
+        async def noted(conversation_id: str, turn_id: str) -> None:
+            self.ran.add(turn_id)
+            await request_started(conversation_id, turn_id)
+
+        self.store.request_started = noted  # type: ignore[method-assign]
         self.manager = AgentManager(
             self.store,
             self.journal,
