@@ -73,10 +73,7 @@ async def test_a_turn_that_was_taken_over_stops_and_uses_no_tool(tmp_path: Path)
         await b.manager.take_over("c", force=True)
         await b.enqueue("c", "mine")
         await anyio.sleep(3)
-        a.is_held = False
-        for lane in a.lanes:
-            while lane.let_go():
-                await settle()
+        await a.go_on()
         await anyio.sleep(3)
         assert all_.tool.calls == []
         assert (await texts(b))[1] == ("", "interrupted")
@@ -188,9 +185,7 @@ async def test_who_was_away_for_long_still_hears_of_the_end(
             await anyio.sleep(3)
             for n in range(6):
                 await a.store.rename("c", f"title {n}")
-            b.is_held = False
-            for lane in b.lanes:
-                lane.let_go()
+            await b.go_on()
             await call.done.wait()
         assert call.result.stop_reason is StopReason.END_TURN
 
@@ -219,9 +214,7 @@ async def test_more_changes_than_are_told_at_a_time_are_all_told(
         a.is_held = True
         for n in range(7):
             await b.store.rename(f"c{n}", "new")
-        a.is_held = False
-        for lane in a.lanes:
-            lane.let_go()
+        await a.go_on()
         await anyio.sleep(1)
         assert len(heard) == 7
 
@@ -265,10 +258,7 @@ async def test_a_prompt_between_the_last_look_and_the_release_is_not_stranded(
         agent.close("inactive", now=False)  # its release waits at the gate
         await settle()
         await b.enqueue("c", "two")
-        a.is_held = False
-        for lane in a.lanes:
-            while lane.let_go():
-                await settle()
+        await a.go_on()
         await anyio.sleep(5)
         assert ("two: done", "complete") in await texts(b)
 

@@ -258,9 +258,7 @@ class Sharing(RuleBasedStateMachine):
         for window in windows:
             window.is_held = False
         for window in windows:
-            for lane in window.lanes:
-                while lane.let_go():
-                    self.do(settle(12))
+            self.do(window.go_on())
 
     def stored(self) -> dict[str, list[tuple[int, dict[str, Any]]]]:
         rows = self.conn.execute(

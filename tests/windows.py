@@ -62,7 +62,7 @@ class GatedLane(InlineLane):
         await anyio.lowlevel.checkpoint()
         if self._window.is_dead:
             raise StoreUnavailable("This process is dead.")
-        if self._window.is_held:
+        if self._window.is_held or self.gates:  # a lane overtakes nothing
             gate = asyncio.get_running_loop().create_future()
             self.gates.append(gate)
             try:
@@ -165,6 +165,13 @@ class Window:
         async with self.manager.running():
             await self.stop.wait()
 
+    async def go_on(self) -> None:
+        """After it was held: do all that waits, and what comes."""
+        self.is_held = False
+        for lane in self.lanes:
+            while lane.let_go():
+                await settle(12)
+
     # ---- what its client does ----
 
     async def create(self, conversation_id: str) -> None:
@@ -243,10 +250,7 @@ class Windows:
 
     async def close(self) -> None:
         for window in self.all:
-            window.is_held = False
-            for lane in window.lanes:
-                while lane.let_go():
-                    pass
+            await window.go_on()
         for task in self.leaving:
             await task
         for window in self.all:
