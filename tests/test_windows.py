@@ -54,6 +54,7 @@ async def test_a_prompt_that_nobody_waits_for_runs_when_its_owner_dies(tmp_path:
         await a.enqueue("c", "hang")
         await anyio.sleep(1)
         await b.enqueue("c", "left behind")
+        await anyio.sleep(1)  # whose agent has seen that it is not its turn
         a.kill()
         await anyio.sleep(5)
         assert ("left behind: done", "complete") in await texts(b)
@@ -72,10 +73,7 @@ async def test_a_turn_that_was_taken_over_stops_and_uses_no_tool(tmp_path: Path)
         await b.manager.take_over("c", force=True)
         await b.enqueue("c", "mine")
         await anyio.sleep(3)
-        a.is_held = False
-        for lane in a.lanes:
-            while lane.let_go():
-                await settle()
+        await a.go_on()
         await anyio.sleep(3)
         assert all_.tool.calls == []
         assert (await texts(b))[1] == ("", "interrupted")
@@ -153,18 +151,21 @@ async def test_a_turn_of_another_window_is_stopped_before_its_conversation_is_de
 
 
 @proves("P2", "P6")
-async def test_a_repeat_hears_of_an_end_that_comes_at_once(tmp_path: Path) -> None:
-    """The new window of a reload asks again for what the old one is about to end."""
+async def test_a_repeat_hears_of_an_end_that_it_sees_first(tmp_path: Path) -> None:
+    """The new window of a reload asks again for what the old one ends; that is the first that
+    it sees of the conversation."""
     async with windows(tmp_path / "c.db") as all_:
         a, b = await all_.open(), await all_.open()
         await a.create("c")
         key = {"request_key": "k", "params_hash": b"h" * 16}
         async with anyio.create_task_group() as tasks:
-            begin(tasks, a.manager.send_message, "c", Prompt(input="one"), **key)
-            await anyio.sleep(0.1)
-            repeat = begin(tasks, b.manager.send_message, "c", Prompt(input="one"), **key)
+            begin(tasks, a.manager.send_message, "c", Prompt(input="hang"), **key)
+            await anyio.sleep(1)
+            repeat = begin(tasks, b.manager.send_message, "c", Prompt(input="hang"), **key)
+            await anyio.sleep(1)
+            await a.manager.cancel_turn("c")
             await repeat.done.wait()
-        assert repeat.result.stop_reason is StopReason.END_TURN
+        assert repeat.result.stop_reason is StopReason.CANCELLED
 
 
 async def test_who_was_away_for_long_still_hears_of_the_end(
@@ -184,9 +185,7 @@ async def test_who_was_away_for_long_still_hears_of_the_end(
             await anyio.sleep(3)
             for n in range(6):
                 await a.store.rename("c", f"title {n}")
-            b.is_held = False
-            for lane in b.lanes:
-                lane.let_go()
+            await b.go_on()
             await call.done.wait()
         assert call.result.stop_reason is StopReason.END_TURN
 
@@ -215,9 +214,7 @@ async def test_more_changes_than_are_told_at_a_time_are_all_told(
         a.is_held = True
         for n in range(7):
             await b.store.rename(f"c{n}", "new")
-        a.is_held = False
-        for lane in a.lanes:
-            lane.let_go()
+        await a.go_on()
         await anyio.sleep(1)
         assert len(heard) == 7
 
@@ -261,10 +258,7 @@ async def test_a_prompt_between_the_last_look_and_the_release_is_not_stranded(
         agent.close("inactive", now=False)  # its release waits at the gate
         await settle()
         await b.enqueue("c", "two")
-        a.is_held = False
-        for lane in a.lanes:
-            while lane.let_go():
-                await settle()
+        await a.go_on()
         await anyio.sleep(5)
         assert ("two: done", "complete") in await texts(b)
 

@@ -62,7 +62,7 @@ class GatedLane(InlineLane):
         await anyio.lowlevel.checkpoint()
         if self._window.is_dead:
             raise StoreUnavailable("This process is dead.")
-        if self._window.is_held:
+        if self._window.is_held or self.gates:  # a lane overtakes nothing
             gate = asyncio.get_running_loop().create_future()
             self.gates.append(gate)
             try:
@@ -127,6 +127,8 @@ class Window:
         self.lanes: list[GatedLane] = []
         self.requests: list[ModelRequest] = []
         self.histories: list[list[str]] = []
+        self.ran: set[str] = set()
+        """The turns that were begun here."""
         self.events: list[DurableEvent] = []
         self.accepted: list[str] = []
         self.stop = anyio.Event()
@@ -141,6 +143,13 @@ class Window:
 
         with mock.patch.object(sqlite, "ThreadLane", lane):
             self.store = await SqliteStore.open(self.path, self.journal.publish)
+        request_started = self.store.request_started
+
+        async def noted(conversation_id: str, turn_id: str) -> None:
+            self.ran.add(turn_id)
+            await request_started(conversation_id, turn_id)
+
+        self.store.request_started = noted  # type: ignore[method-assign]
         self.manager = AgentManager(
             self.store,
             self.journal,
@@ -155,6 +164,13 @@ class Window:
     async def _serve(self) -> None:
         async with self.manager.running():
             await self.stop.wait()
+
+    async def go_on(self) -> None:
+        """After it was held: do all that waits, and what comes."""
+        self.is_held = False
+        for lane in self.lanes:
+            while lane.let_go():
+                await settle(12)
 
     # ---- what its client does ----
 
@@ -234,10 +250,7 @@ class Windows:
 
     async def close(self) -> None:
         for window in self.all:
-            window.is_held = False
-            for lane in window.lanes:
-                while lane.let_go():
-                    pass
+            await window.go_on()
         for task in self.leaving:
             await task
         for window in self.all:
