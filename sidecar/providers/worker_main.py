@@ -98,17 +98,21 @@ class Worker:
         failure = self._failure
         with anyio.CancelScope() as self._scope:
             if self._provider is not None:
-                heart = asyncio.ensure_future(self._beat())
-                try:
-                    async for event in self._provider.stream(call.request):
-                        self._outbox.add(event)
-                        await self._outbox.room()
-                except AgentError as error:
-                    failure = wire.Failure.of(error)
-                finally:
-                    heart.cancel()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._beat, name="heartbeat")
+                    failure = await self._stream(self._provider, call)
+                    tasks.cancel_scope.cancel()
         self._scope = None
         self._outbox.send(wire.Finished(failure))
+
+    async def _stream(self, provider: ModelProvider, call: wire.Call) -> wire.Failure | None:
+        try:
+            async for event in provider.stream(call.request):
+                self._outbox.add(event)
+                await self._outbox.room()
+        except AgentError as error:
+            return wire.Failure.of(error)
+        return None
 
     async def _beat(self) -> None:
         while True:
