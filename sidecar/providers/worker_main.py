@@ -137,7 +137,11 @@ class Outbox:
 
     def add(self, event: ModelEvent) -> None:
         if not self._events:
-            self._loop.call_at(self._gathered_at + GATHERING, self._gather)
+            due = self._gathered_at + GATHERING
+            if due <= self._loop.time():
+                self._loop.call_soon(self._gather)
+            else:
+                self._loop.call_at(due, self._gather)
         self._events.append(event)
 
     def send(self, message: wire.FromWorker) -> None:

@@ -71,7 +71,7 @@ class Noisy:
     async def aclose(self):
         print("closing")
 
-serving.make_provider = lambda store, config: Noisy()
+serving.make_provider = lambda *_: Noisy()
 from sidecar.__main__ import main
 """
 """The product with a provider that knows nothing of whose stdout it is."""

@@ -75,8 +75,8 @@ class Stubborn:
 
 scripted = serving.make_provider
 
-def make_provider(store, config):
-    return Stubborn() if config.settings.provider == "openai" else scripted(store, config)
+def make_provider(store, workers, config):
+    return Stubborn() if config.settings.provider == "openai" else scripted(store, workers, config)
 
 serving.make_provider = make_provider
 from sidecar.__main__ import main

@@ -54,7 +54,7 @@ class Leaking:
     async def aclose(self):
         pass
 
-serving.make_provider = lambda store, config: Leaking()
+serving.make_provider = lambda *_: Leaking()
 """
 """The product with a provider that tells what it should not, wherever it can."""
 
