@@ -29,7 +29,7 @@ import time
 import anyio
 from sidecar import serving
 
-async def probe(config):
+async def probe(*_):
     late = []
     try:
         while True:
