@@ -9,15 +9,17 @@ the store's folder may hold any of the words, and the bytes must be back.
 from __future__ import annotations
 
 import random
+import sqlite3
 import string
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sidecar.stores.backup import backup_of
 from tests.e2e.raw_client import RawClient, command, request
 from tests.faults.harness import options, patched, seed_of
 
@@ -122,6 +124,19 @@ def wait_until_gone(folder: Path, words: Sequence[str], limit: float) -> tuple[f
     return time.monotonic() - began, left
 
 
+def back_up(store: Path) -> None:
+    """Let the words be in the backup as well: wait for the sidecar's own, which was made before
+    them, and put a newer one in its place."""
+    deadline = time.monotonic() + LIMIT
+    while not backup_of(store).exists():
+        assert time.monotonic() < deadline, "no backup was made"
+        time.sleep(0.02)
+    copy = store.parent.with_name(f"{store.parent.name}-copy")  # where no sidecar tidies up
+    with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    copy.replace(backup_of(store))
+
+
 def delete(client: RawClient, rng: random.Random, is_killed: bool) -> None:
     if not is_killed:
         client.call("conversation/delete", {"conversationId": "gone"})
@@ -159,6 +174,7 @@ def one(
         fill(client, "gone", words)
         if rng.random() < 0.7:
             assert client.call("conversation/search", {"query": words[1]})["hits"]
+        back_up(store)
         before = size_of(folder)
         delete(client, rng, is_killed)
         if is_killed:

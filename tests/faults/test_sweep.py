@@ -14,7 +14,7 @@ from tests.requirements import proves
 
 pytestmark = needs("strace")
 
-SYNCS = [Point("fdatasync", "EIO", number) for number in (16, 20, 28)]
+SYNCS = [Point("fdatasync", "EIO", number) for number in (20, 22, 24, 26, 28)]
 """Of commits that somebody is told of."""
 
 
