@@ -33,10 +33,15 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line.update((k, v) for k, v in vars(record).items() if k not in _STANDARD)
+        line.update(extra_of(record))
         if record.exc_info:
             line["stack"] = self.formatException(record.exc_info)
         return self.redact(json.dumps(line, default=str, ensure_ascii=False))
+
+
+def extra_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What was given as `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
 class Redactor:

@@ -16,7 +16,7 @@ from .journal import Journal
 
 logger = logging.getLogger(__name__)
 
-FLUSH_INTERVAL = 0.25
+FLUSH_INTERVAL = 0.2
 """Seconds that streamed text may be ahead of the store, or `FLUSH_UNITS` of it."""
 FLUSH_UNITS = 8 * 1024
 RETRY_INTERVAL = 2.0

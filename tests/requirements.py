@@ -363,7 +363,7 @@ RULES = [
     ),
     *_numbered(
         "D4-STREAM",
-        "Text is at most 250 ms or 8 KiB behind, one transaction a tick for all",
+        "Text is at most 200 ms or 8 KiB behind, one transaction a tick for all",
         "A failing save is announced once as degraded and once as recovered; the turn goes on",
         "messageCompleted and turnEnded wait for the commit",
         "Lone surrogates become U+FFFD; a delta never splits a pair",

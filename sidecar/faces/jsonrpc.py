@@ -183,7 +183,12 @@ class SidecarProtocol(JsonRPCProtocol):
         except RpcError as error:
             self.refuse(error.msg_id, error.code, error.message)
             return
-        self.handle_message(message)
+        try:
+            self.handle_message(message)
+        except Exception:  # a defect of ours costs one message, not every conversation of a client
+            logger.exception("a message could not be taken")
+            if message.id is not UNSET:
+                self.refuse(message.id, wire.INTERNAL_ERROR, "Internal error; the log has it.")
 
     def handle_message(self, message: Envelope) -> None:  # type: ignore[override]  # typed, as structure_message says
         is_response = message.result is not UNSET or message.error is not UNSET

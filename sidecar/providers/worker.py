@@ -13,7 +13,7 @@ import logging
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
@@ -62,8 +62,17 @@ class Process:
         self.record = record
         self.reader = reader
         self.writer = writer
-        self.frames = wire.Frames(wire.from_worker)
         self.has_ended = False
+        self._frames = wire.Frames(wire.from_worker)
+
+    def said(self, data: bytes) -> Iterator[wire.FromWorker]:
+        """What a piece of its stream says; what it logged is logged."""
+        for message in self._frames.feed(data):
+            if isinstance(message, wire.Logged):
+                extra = message.extra | {"worker": self.record.pid}
+                logging.getLogger(message.logger).log(message.level, message.message, extra=extra)
+            else:
+                yield message
 
     def kill(self) -> None:
         self.has_ended = True
@@ -262,7 +271,7 @@ class WorkerProvider:
             data = await self._patiently(process)
             if not data:
                 raise self._lost(process, "The process that calls the model ended unexpectedly.")
-            for message in process.frames.feed(data):
+            for message in process.said(data):
                 yield message
 
     async def _patiently(self, process: Process) -> bytes:
@@ -287,7 +296,7 @@ class WorkerProvider:
             with anyio.move_on_after(CANCEL_GRACE), suppress(OSError):
                 process.writer.write(wire.frame(wire.Cancel()))
                 while data := await process.reader.read(_CHUNK):
-                    if any(isinstance(m, wire.Finished) for m in process.frames.feed(data)):
+                    if any(isinstance(m, wire.Finished) for m in process.said(data)):
                         return
             self._process = None
             await self._workers.end(process)

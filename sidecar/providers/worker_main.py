@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import logging
 import os
 import signal
 import socket
@@ -19,10 +20,12 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from types import NoneType
 from typing import NoReturn
 
 import anyio
 
+from .. import log
 from ..errors import AgentError
 from ..interfaces import ModelEvent, ModelProvider
 from ..processes import die_with_parent
@@ -52,9 +55,42 @@ def main() -> None:
 def serve(module: str) -> NoReturn:
     """Answer calls until nobody can ask any more."""
     out = os.dup(1)
-    os.dup2(2, 1)  # what a library prints must not get between the frames
+    keep_libraries_quiet()
     anyio.run(Worker(out, importlib.import_module(module).make).run)
     os._exit(0)
+
+
+def keep_libraries_quiet() -> None:
+    """What a library prints or warns of may quote a vendor, or get between the frames: it goes
+    nowhere. Our own log goes to the parent, see `ToParent`."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    sys.stdout = sys.stderr = os.fdopen(nowhere, "w", encoding="utf-8", errors="replace")
+    logging.captureWarnings(True)
+    logging.lastResort = logging.NullHandler()
+
+
+class ToParent(logging.Handler):
+    """Sends our log's lines, from whichever thread, the way that events go."""
+
+    def __init__(self, send: Callable[[wire.FromWorker], None]) -> None:
+        super().__init__()
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logged = wire.Logged(record.name, record.levelno, record.getMessage(), extra_of(record))
+        with suppress(RuntimeError):  # the loop has ended, and this process with it
+            self._loop.call_soon_threadsafe(self._send, logged)
+
+
+def extra_of(record: logging.LogRecord) -> dict[str, str | int | float | bool | None]:
+    plain = (str, int, float, bool, NoneType)
+    return {
+        name: value if isinstance(value, plain) else str(value)
+        for name, value in log.extra_of(record).items()
+    }
 
 
 class Worker:
@@ -68,6 +104,8 @@ class Worker:
     async def run(self) -> None:
         self._outbox = Outbox(self._out)
         self._loop = asyncio.get_running_loop()
+        logging.getLogger("sidecar").handlers[:] = [ToParent(self._outbox.send)]
+        logging.getLogger("sidecar").propagate = False
         self._calls = asyncio.Queue[wire.Call]()
         threading.Thread(target=self._listen, name="requests", daemon=True).start()
         while True:
@@ -89,8 +127,10 @@ class Worker:
             if self._scope is not None:
                 self._scope.cancel()
         else:
+            config = message.config()
+            log.set_level(config.settings.log_level)
             try:
-                self._provider = self._make(message.config())
+                self._provider = self._make(config)
             except AgentError as error:
                 self._failure = wire.Failure.of(error)
 

@@ -88,7 +88,16 @@ class Failure(msgspec.Struct, frozen=True):
         )
 
 
-FromWorker = Events | Alive | Finished
+class Logged(msgspec.Struct, frozen=True, tag=True):
+    """A line of the worker's log, for its parent's: there it is redacted, and waits for nobody."""
+
+    logger: str
+    level: int
+    message: str
+    extra: dict[str, str | int | float | bool | None]
+
+
+FromWorker = Events | Alive | Finished | Logged
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -65,6 +65,7 @@ EXPERIMENTS: Sequence[Experiment] = tuple(
             10_000,
         ),
         ("approvals", "P2 P9", "questions answered, raced, forged, cancelled, outlived", 300),
+        ("secrets", "P10", "canary keys, searched in all that is written or said", 4),
         ("chaos", "P6 P10", "vendors' faults, all of them with each vendor's wire", 0),
         ("chaos_cuts", "P6", "vendors' streams cut at every byte", 0),
         ("chaos_memory", "P11", "vendors' bombs", 0),

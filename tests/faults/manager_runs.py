@@ -1,11 +1,13 @@
 """The manager under random timing: evictions, cancellations and settings changes at any offset.
 
 Everything runs in process under a virtual clock, so thousands of runs take seconds and each
-is told by its number alone. `main` also plays the model of `tests/test_model.py`.
+is told by its number alone. `main` also plays the models of `tests/test_model.py` (one window)
+and of `tests/test_windows_model.py` (several windows on one file).
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import random
@@ -163,21 +165,19 @@ def repeat(what: Callable[[random.Random], Awaitable[None]], count: int) -> None
             raise
 
 
-def model(count: int) -> None:
-    """Play so many sequences, as many at a time as there are processors."""
+def model(machine: str, count: int) -> None:
+    """Play so many sequences of a state machine, as many at a time as there are processors."""
     share = -(-count // PROCESSES)
     with ProcessPoolExecutor(PROCESSES) as pool:
-        for played in [pool.submit(sequences, share) for _ in range(PROCESSES)]:
+        for played in [pool.submit(sequences, machine, share) for _ in range(PROCESSES)]:
             played.result()
 
 
-def sequences(count: int) -> None:
-    from tests.test_model import Managing
-
+def sequences(machine: str, count: int) -> None:
+    module, _, name = machine.partition(":")
     logging.disable(logging.WARNING)  # what is refused and restarted would be told each time
-
     run_state_machine_as_test(
-        Managing,
+        getattr(importlib.import_module(module), name),
         settings=settings(
             max_examples=count,
             stateful_step_count=40,
@@ -190,17 +190,19 @@ def sequences(count: int) -> None:
 
 def main(count: int = 10_000) -> str:
     """`count` cancellations, a tenth as many evictions, a twentieth as many settings changes,
-    twice as many sequences of the model (or as many as SIDECAR_MODEL_EXAMPLES says)."""
-    evictions, changes = max(1, count // 10), max(1, count // 20)
-    sequences = min(SEQUENCES, 2 * count)
+    twice as many sequences of the manager's model (or as many as SIDECAR_MODEL_EXAMPLES says),
+    and a tenth as many of that of several windows."""
+    evictions, changes, shared = max(1, count // 10), max(1, count // 20), max(1, count // 10)
+    alone = min(SEQUENCES, 2 * count)
     repeat(cancel, count)
     repeat(evict, evictions)
     repeat(change, changes)
-    model(sequences)
+    model("tests.test_model:Managing", alone)
+    model("tests.test_windows_model:Sharing", shared)
     return (
         f"manager: {count} cancelled runs with one end for each prompt, {evictions} full pools "
         f"with 0 busy agents evicted, {changes} settings changes with 0 mixed keys, "
-        f"{sequences} sequences of the model"
+        f"{alone} sequences of the manager's model, {shared} of that of several windows"
     )
 
 

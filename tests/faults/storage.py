@@ -21,9 +21,9 @@ from sidecar.interfaces import TextChunk
 from sidecar.stores.sqlite import SqliteStore
 from tests.faults.damage import done, ignore, new
 
-DELTAS_PER_TICK = 25
-"""A hundred a second, written every 250 ms: the slow stream, which costs the most."""
-TICKS_PER_TURN = 160
+DELTAS_PER_TICK = 20
+"""A hundred a second, written every 200 ms: the slow stream, which costs the most."""
+TICKS_PER_TURN = 200
 BOUND = 2.0
 """How much larger than the text the store may be in the end (P4)."""
 SLACK = 128 << 10

@@ -1,17 +1,19 @@
 """A vendor's library as bad as third-party code can be, for workers: `make(config)`.
 
 The prompt says what it does: `echo …`, `spin`, `block` (in C, holding the interpreter), `ignore`
-(cancellation), `print …`, `die`, `fail`, `flood N`, `drip N`, `spawn` (a process that
-goes its own way), `think` (silent, and fine).
+(cancellation), `print …`, `die`, `fail`, `flood N`, `drip N`, `warn …` in every way,
+`spawn` (a process that goes its own way), `think` (silent, and fine).
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator
 
 import anyio
@@ -57,6 +59,12 @@ class Misbehaving:
                 for number in range(int(rest)):
                     await anyio.sleep(0.01)
                     yield TextDelta(f"{number} ")
+            case "warn":
+                logging.getLogger("vendor").error(rest)
+                warnings.warn(rest, stacklevel=1)
+                sys.stderr.write(rest)
+                os.write(2, rest.encode())
+                logging.getLogger("sidecar.vendor").warning("ours, with %s", rest)
             case "spawn":
                 yield TextDelta(f"away {run_away()} ")
                 await anyio.sleep(600)

@@ -186,6 +186,19 @@ async def test_a_worker_sees_no_key_of_our_environment(
 
 
 @proves("P10")
+async def test_what_a_library_says_goes_nowhere_and_our_own_log_to_our_log(
+    provider: WorkerProvider,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert (await answer(provider, "warn canary-4711"))[-1] == ModelStop("endTurn")
+    assert "canary" not in "".join(capfd.readouterr())
+    (record,) = [r for r in caplog.records if r.name == "sidecar.vendor"]
+    assert record.getMessage() == "ours, with canary-4711"  # redacted by the formatter, as all
+    assert record.levelname == "WARNING"
+
+
+@proves("P10")
 async def test_what_loads_the_libraries_gets_no_key(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
