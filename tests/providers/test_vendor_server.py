@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -101,10 +102,10 @@ def converse(url: str) -> list[dict[str, Any]]:
         config=Config(retries={"total_max_attempts": 1}),
     )
     request = [{"role": "user", "content": [{"text": "hi"}]}]
-    answer = client.converse_stream(modelId="m", messages=request)
-    events = list(answer["stream"])
-    client.close()
-    return events
+    with closing(client):
+        answer = client.converse_stream(modelId="m", messages=request)
+        with closing(answer["stream"]) as stream:
+            return list(stream)
 
 
 async def test_boto3_reads_it_and_checks_its_sums(server: VendorServer) -> None:
