@@ -26,11 +26,12 @@ from . import log, paths, retention
 from .conversations import Conversation
 from .errors import AgentError, InitializationFailed
 from .faces.connection import Connection, encode, notification
+from .faces.editor import EditorFiles, ReadFile, offers
 from .faces.jsonrpc import Handler, SidecarProtocol, make_server
 from .faces.native import NativeFace
 from .faces.options import process_to_watch, read_initialize
 from .faces.parent import exit_of
-from .faces.permissions import PermissionRequests, can_be_asked
+from .faces.permissions import PermissionRequests
 from .faces.stdio import reader_of, room_in
 from .faces.watchdog import Watchdog, editor_is_gone, leave_within, receive_signals
 from .interfaces import ModelProvider, Tool
@@ -167,7 +168,7 @@ class Serving:
                     other_windows=store.other_windows,
                 )
                 self._handlers = face.handlers()
-                if can_be_asked(self._params.capabilities):
+                if offers(self._params.capabilities, "permissionRequest"):
                     permissions = PermissionRequests(
                         self._journal, manager.approvals, self._protocol.ask, manager.has_agent
                     )
@@ -216,11 +217,15 @@ class Serving:
             store,
             self._journal,
             make_provider=partial(make_provider, store, self._make_workers(store)),
-            make_tools=make_tools,
+            make_tools=partial(make_tools, read_file=self._editor_files()),
             config=config,
             session_id=self._options.session_id or "user",
             roots=roots_of(self._params),
         )
+
+    def _editor_files(self) -> ReadFile | None:
+        can_read = offers(self._params.capabilities, "readFile")
+        return EditorFiles(self._protocol.ask).read if can_read else None
 
     def _make_workers(self, store: SqliteStore) -> Callable[[], Workers]:
         """Who makes processes for models, made itself when the first is asked for."""
@@ -481,8 +486,9 @@ async def product_status(store: SqliteStore) -> str:
     )
 
 
-def make_tools(conversation: Conversation) -> Mapping[str, Tool]:
+def make_tools(conversation: Conversation, read_file: ReadFile | None) -> Mapping[str, Tool]:
+    """What an agent may use. `read_file` gives a file as the editor shows it."""
     from .tools.workspace import workspace_tools
 
-    tools = workspace_tools([Path(root) for root in conversation.roots])
+    tools = workspace_tools([Path(root) for root in conversation.roots], read_file)
     return {tool.spec.name: tool for tool in tools}

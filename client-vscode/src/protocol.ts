@@ -109,6 +109,18 @@ export interface Allowed {
   reason: string;
 }
 
+export interface AppliedEdit {
+  applied: boolean;
+}
+
+/** Show the user this change of a file, and make it if it is accepted. */
+export interface ApplyEdit {
+  uri: string;
+  newText: string;
+  /** @default "" */
+  title?: string;
+}
+
 /**
  * A question to the user. `contentHash` has to come back with the answer: it says what was read by
  * who answers.
@@ -374,6 +386,12 @@ export interface Failure {
 export interface FilePart {
   kind: "file";
   file: ContextFile;
+}
+
+/** A file as the editor shows it. */
+export interface FileText {
+  /** Absent where that is what is saved: the sidecar reads it itself. */
+  text?: string | null;
 }
 
 export interface FindCapability {
@@ -714,6 +732,10 @@ export type QueueState =
 export interface Range {
   start: Position;
   end: Position;
+}
+
+export interface ReadFile {
+  uri: string;
 }
 
 /** The store is open. `degraded` says why it is read-only. */
@@ -1423,6 +1445,16 @@ export interface ServerRequests {
    * `capabilities.experimental.sidecar`); `$/cancelRequest` when it was answered elsewhere.
    */
   "permission/request": { params: Approval; result: Permission };
+  /**
+   * A file of the workspace with its unsaved changes, if the client says that it knows them
+   * (`readFile`). Without an answer in 2 s what is saved is read.
+   */
+  "editor/readFile": { params: ReadFile; result: FileText };
+  /**
+   * Show a change of a file and make it in the editor's own buffer if the user accepts, if the
+   * client says that it can (`applyEdit`).
+   */
+  "editor/applyEdit": { params: ApplyEdit; result: AppliedEdit };
 }
 
 /** Params by the name of the notification. */

@@ -7,8 +7,7 @@ counts; the request is withdrawn then.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -19,20 +18,12 @@ from ..errors import AgentError
 from ..events import ApprovalRequested, ApprovalResolved, DurableEvent
 from ..journal import Journal
 from ..wire import methods as wire
+from .editor import Ask
 from .jsonrpc import RpcError
 
 logger = logging.getLogger(__name__)
 
 REQUEST = next(m for m in wire.SERVER_REQUESTS if m.name == "permission/request")
-
-Ask = Callable[[wire.Method, Any], Awaitable[Any]]
-
-
-def can_be_asked(capabilities: dict[str, Any]) -> bool:
-    """Whether a client said in `initialize` that it answers `permission/request`."""
-    experimental = capabilities.get("experimental")
-    ours = experimental.get("sidecar") if isinstance(experimental, dict) else None
-    return isinstance(ours, dict) and ours.get("permissionRequest") is True
 
 
 class PermissionRequests:

@@ -448,6 +448,29 @@ class Permission(Params, frozen=True, kw_only=True):
     content_hash: Annotated[str, Meta(max_length=64)]
 
 
+class ReadFile(Params, frozen=True, kw_only=True):
+    uri: Annotated[str, Meta(max_length=8192)]
+
+
+class FileText(Params, frozen=True, kw_only=True):
+    """A file as the editor shows it."""
+
+    text: str | None = None
+    """Absent where that is what is saved: the sidecar reads it itself."""
+
+
+class ApplyEdit(Params, frozen=True, kw_only=True):
+    """Show the user this change of a file, and make it if it is accepted."""
+
+    uri: Annotated[str, Meta(max_length=8192)]
+    new_text: str
+    title: str = ""
+
+
+class AppliedEdit(Params, frozen=True, kw_only=True):
+    applied: bool
+
+
 # ---- lifecycle ---------------------------------------------------------------------------
 
 
@@ -592,6 +615,20 @@ SERVER_REQUESTS: tuple[Method, ...] = (
         Permission,
         "Asked of the owner's client if it says that it can (`permissionRequest` in "
         "`capabilities.experimental.sidecar`); `$/cancelRequest` when it was answered elsewhere.",
+    ),
+    Method(
+        "editor/readFile",
+        ReadFile,
+        FileText,
+        "A file of the workspace with its unsaved changes, if the client says that it knows them "
+        "(`readFile`). Without an answer in 2 s what is saved is read.",
+    ),
+    Method(
+        "editor/applyEdit",
+        ApplyEdit,
+        AppliedEdit,
+        "Show a change of a file and make it in the editor's own buffer if the user accepts, if "
+        "the client says that it can (`applyEdit`).",
     ),
 )
 

@@ -421,9 +421,28 @@ def check_result(method: str, result: object) -> None:
         _valid(results()[method], result, method)
 
 
+@cache
+def server_requests() -> dict[str, Draft202012Validator]:
+    """The checks of the params of what the server asks its client."""
+    return {
+        asked["name"]: Draft202012Validator(
+            {
+                "components": openrpc()["components"],
+                "properties": {p["name"]: p["schema"] for p in asked["params"]},
+                "required": [p["name"] for p in asked["params"] if p["required"]],
+                "additionalProperties": False,
+            }
+        )
+        for asked in openrpc()["x-serverRequests"]
+    }
+
+
 def check_notification(message: Message) -> None:
+    """What came with a method: a notification, or a request of the server's."""
     method, params = message["method"], message.get("params")
-    if method in notifications():
+    if "id" in message:
+        _valid(server_requests()[method], params, method)
+    elif method in notifications():
         _valid(notifications()[method], params, method)
     elif method == "$/progress":
         assert set(message["params"]) == {"token", "value"}, message
