@@ -26,7 +26,7 @@ from . import log, paths, retention
 from .conversations import Conversation
 from .errors import AgentError, InitializationFailed
 from .faces.connection import Connection, encode, notification
-from .faces.editor import EditorFiles, ReadFile, offers
+from .faces.editor import EditorFiles, offers
 from .faces.jsonrpc import Handler, SidecarProtocol, make_server
 from .faces.native import NativeFace
 from .faces.options import process_to_watch, read_initialize
@@ -217,15 +217,13 @@ class Serving:
             store,
             self._journal,
             make_provider=partial(make_provider, store, self._make_workers(store)),
-            make_tools=partial(make_tools, read_file=self._editor_files()),
+            make_tools=partial(
+                make_tools, editor=EditorFiles(self._protocol.ask, self._params.capabilities)
+            ),
             config=config,
             session_id=self._options.session_id or "user",
             roots=roots_of(self._params),
         )
-
-    def _editor_files(self) -> ReadFile | None:
-        can_read = offers(self._params.capabilities, "readFile")
-        return EditorFiles(self._protocol.ask).read if can_read else None
 
     def _make_workers(self, store: SqliteStore) -> Callable[[], Workers]:
         """Who makes processes for models, made itself when the first is asked for."""
@@ -486,9 +484,11 @@ async def product_status(store: SqliteStore) -> str:
     )
 
 
-def make_tools(conversation: Conversation, read_file: ReadFile | None) -> Mapping[str, Tool]:
-    """What an agent may use. `read_file` gives a file as the editor shows it."""
+def make_tools(conversation: Conversation, editor: EditorFiles) -> Mapping[str, Tool]:
+    """What an agent may ask for; whether it may is decided by mode, kind and approval."""
+    from .tools.editing import editing_tools
     from .tools.workspace import workspace_tools
 
-    tools = workspace_tools([Path(root) for root in conversation.roots], read_file)
+    roots = [Path(root) for root in conversation.roots]
+    tools = [*workspace_tools(roots, editor.read), *editing_tools(roots, editor)]
     return {tool.spec.name: tool for tool in tools}

@@ -194,7 +194,11 @@ class Turn:
             history=self._history,
             prompt=prompt,
             steps=self.reply.parts,
-            tools=[tool.spec for tool in self._tools.values()],
+            tools=[
+                tool.spec
+                for tool in self._tools.values()
+                if verdict_on(self.started.mode, tool) is not Verdict.DENY
+            ],
             settings=self._settings_for(prompt),
         )
 

@@ -376,6 +376,7 @@ RULES = [
         "An unknown or failing tool is told to the model",
     ),
     Requirement("ROOMS", "The core imports no room; rooms import the core, not each other"),
+    Requirement("TOOLS-EDIT", "Files are changed as the user was shown, or not at all"),
     Requirement("VSCODE-FILES", "Agents read what the editor shows, unsaved changes included"),
     Requirement("PATHS", "Where things are kept, by platform"),
 ]

@@ -110,12 +110,17 @@ export interface Allowed {
 }
 
 export interface AppliedEdit {
+  /**
+   * False: the editor does not have the file open, or it holds something else. Then the sidecar
+   * changes what is saved, if that is `oldText`.
+   */
   applied: boolean;
 }
 
-/** Show the user this change of a file, and make it if it is accepted. */
+/** A change that the user has allowed, of a file that holds `oldText`. */
 export interface ApplyEdit {
   uri: string;
+  oldText: string;
   newText: string;
   /** @default "" */
   title?: string;
@@ -1451,8 +1456,8 @@ export interface ServerRequests {
    */
   "editor/readFile": { params: ReadFile; result: FileText };
   /**
-   * Show a change of a file and make it in the editor's own buffer if the user accepts, if the
-   * client says that it can (`applyEdit`).
+   * Make a change of a file in the editor's own buffer, unsaved changes kept, if the client says
+   * that it can (`applyEdit`). The user has allowed it.
    */
   "editor/applyEdit": { params: ApplyEdit; result: AppliedEdit };
 }

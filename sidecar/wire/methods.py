@@ -460,15 +460,18 @@ class FileText(Params, frozen=True, kw_only=True):
 
 
 class ApplyEdit(Params, frozen=True, kw_only=True):
-    """Show the user this change of a file, and make it if it is accepted."""
+    """A change that the user has allowed, of a file that holds `old_text`."""
 
     uri: Annotated[str, Meta(max_length=8192)]
+    old_text: str
     new_text: str
     title: str = ""
 
 
 class AppliedEdit(Params, frozen=True, kw_only=True):
     applied: bool
+    """False: the editor does not have the file open, or it holds something else. Then the
+    sidecar changes what is saved, if that is `old_text`."""
 
 
 # ---- lifecycle ---------------------------------------------------------------------------
@@ -627,8 +630,8 @@ SERVER_REQUESTS: tuple[Method, ...] = (
         "editor/applyEdit",
         ApplyEdit,
         AppliedEdit,
-        "Show a change of a file and make it in the editor's own buffer if the user accepts, if "
-        "the client says that it can (`applyEdit`).",
+        "Make a change of a file in the editor's own buffer, unsaved changes kept, if the client "
+        "says that it can (`applyEdit`). The user has allowed it.",
     ),
 )
 

@@ -12,6 +12,7 @@ from sidecar.faces.jsonrpc import RpcError
 from sidecar.wire import methods as wire
 from tests.requirements import proves
 
+CAPABLE = {"experimental": {"sidecar": {"readFile": True, "applyEdit": True}}}
 pytestmark = pytest.mark.anyio
 
 
@@ -23,7 +24,7 @@ async def test_an_editor_that_does_not_answer_holds_up_no_agent(
         await anyio.sleep_forever()
 
     monkeypatch.setattr(editor, "PATIENCE", 0.01)
-    assert await editor.EditorFiles(never).read(Path("/w/a.txt")) is None
+    assert await editor.EditorFiles(never, CAPABLE).read(Path("/w/a.txt")) is None
 
 
 @proves("VSCODE-FILES")
@@ -31,4 +32,4 @@ async def test_an_editor_that_refuses_leaves_what_is_saved() -> None:
     async def refuse(method: wire.Method, params: object) -> None:
         raise RpcError(wire.INTERNAL_ERROR, "no")
 
-    assert await editor.EditorFiles(refuse).read(Path("/w/a.txt")) is None
+    assert await editor.EditorFiles(refuse, CAPABLE).read(Path("/w/a.txt")) is None
