@@ -217,13 +217,14 @@ class Serving:
             store,
             self._journal,
             make_provider=partial(make_provider, store, self._make_workers(store)),
-            make_tools=partial(
-                make_tools, editor=EditorFiles(self._protocol.ask, self._params.capabilities)
-            ),
+            make_tools=partial(make_tools, store, self._editor_files()),
             config=config,
             session_id=self._options.session_id or "user",
             roots=roots_of(self._params),
         )
+
+    def _editor_files(self) -> EditorFiles:
+        return EditorFiles(self._protocol.ask, self._params.capabilities)
 
     def _make_workers(self, store: SqliteStore) -> Callable[[], Workers]:
         """Who makes processes for models, made itself when the first is asked for."""
@@ -484,11 +485,16 @@ async def product_status(store: SqliteStore) -> str:
     )
 
 
-def make_tools(conversation: Conversation, editor: EditorFiles) -> Mapping[str, Tool]:
+def make_tools(
+    store: SqliteStore, editor: EditorFiles, conversation: Conversation
+) -> Mapping[str, Tool]:
     """What an agent may ask for; whether it may is decided by mode, kind and approval."""
+    if not conversation.roots:
+        return {}
+    from .tools.commands import CommandTool
     from .tools.editing import editing_tools
     from .tools.workspace import workspace_tools
 
     roots = [Path(root) for root in conversation.roots]
     tools = [*workspace_tools(roots, editor.read), *editing_tools(roots, editor)]
-    return {tool.spec.name: tool for tool in tools}
+    return {tool.spec.name: tool for tool in (*tools, CommandTool(roots, store))}

@@ -377,6 +377,9 @@ RULES = [
     ),
     Requirement("ROOMS", "The core imports no room; rooms import the core, not each other"),
     Requirement("TOOLS-EDIT", "Files are changed as the user was shown, or not at all"),
+    Requirement(
+        "TOOLS-RUN", "Commands run as asked, confined where that is possible, and end whole"
+    ),
     Requirement("VSCODE-FILES", "Agents read what the editor shows, unsaved changes included"),
     Requirement("PATHS", "Where things are kept, by platform"),
 ]

@@ -44,7 +44,7 @@ class Write:
             file.write(f"{{arguments['n']}}\\n")
         return ToolOutput("written")
 
-serving.make_tools = lambda conversation, editor: {{"write": Write()}}
+serving.make_tools = lambda store, editor, conversation: {{"write": Write()}}
 """
 """The product with a tool that has to be asked for."""
 
