@@ -147,10 +147,7 @@ class CommandTool:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._end(child, record)
-        if code is None:
-            how = f"Stopped after {seconds:g} seconds"
-        else:
-            how = f"Exit code {code}"
+        how = f"Stopped after {seconds:g} seconds" if code is None else f"Exit code {code}"
         return ToolOutput(f"{how}.\n{output.text()}", is_error=code != 0)
 
     async def _end(self, child: asyncio.subprocess.Process, record: ChildRecord) -> None:
