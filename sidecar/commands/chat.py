@@ -25,6 +25,7 @@ from ..errors import AgentError
 from ..events import Missing, ModeChanged, TitleChanged, TurnEnded, TurnQueued
 from ..ids import new_id
 from ..wire.methods import Status
+from .approving import Questions, ask
 from .config import Options, add_options, options_from
 from .prompt import counted_interrupts, history_file, line_editing, read_message
 from .render import ENDINGS, STATUS_NOTES, Progress, activity_of, ago, counted, error_lines
@@ -91,6 +92,7 @@ class Chat:
         self._ends: list[TurnEnded] = []
         self._typed: set[str] = set()
         """Messages that stand on the screen because they were typed there."""
+        self._questions: Questions | None = None
 
     # ---- the loop ----
 
@@ -194,7 +196,14 @@ class Chat:
         return any(entry.state in waits and entry.reason is None for entry in queue.entries)
 
     def _watch(self, is_over: Callable[[], bool], stop: Callable[[], None]) -> None:
-        """Draw what comes until it is over. Ctrl-C stops it; a second one stops waiting."""
+        """Draw what comes until it is over, and ask what has to be asked meanwhile."""
+        while not self._draw(is_over, stop):
+            assert self._questions is not None
+            self._questions.answer(partial(ask, self.screen))
+
+    def _draw(self, is_over: Callable[[], bool], stop: Callable[[], None]) -> bool:
+        """Until it is over; False: until there is a question. Ctrl-C stops it; a second one
+        stops waiting."""
         stopping = False
         with self.screen.answering(), counted_interrupts() as interrupts:
             while True:
@@ -202,7 +211,9 @@ class Chat:
                 changed = self._changed(0.02 if over else TICK)
                 self._show_messages()
                 if over and not changed:
-                    return
+                    return True
+                if self._questions and not stopping:
+                    return False
                 if interrupts.count > 1:
                     raise KeyboardInterrupt
                 if interrupts.count and not stopping:
@@ -228,6 +239,8 @@ class Chat:
     def _changed(self, timeout: float) -> bool:
         changes = self._following.changes(timeout) if self._following else []
         for change in changes:
+            if self._questions is not None:
+                self._questions.notice(change)
             if isinstance(change, TurnQueued) and change.request_key in self._own_keys:
                 self._typed.add(change.message_id)
             elif isinstance(change, TitleChanged | ModeChanged):
@@ -332,7 +345,7 @@ class Chat:
     def leave(self) -> None:
         """Nothing is open; the next message begins a new conversation."""
         self._open.close()
-        self._following = self.conversation = None
+        self._following = self.conversation = self._questions = None
         self._shown.clear()
 
     close = leave
@@ -345,4 +358,5 @@ class Chat:
     def _follow(self, conversation: Conversation) -> None:
         following = self.session.follow(conversation.conversation_id)
         self._following = self._open.enter_context(following)
+        self._questions = Questions(self.session, conversation.conversation_id)
         self.conversation, self.mode = conversation, conversation.mode

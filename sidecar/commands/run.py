@@ -16,11 +16,21 @@ import msgspec
 
 from ..client import Call
 from ..client.live import Change
-from ..conversations import AgentMode, Conversation, Message, StopReason, TurnResult, Usage
+from ..conversations import (
+    AgentMode,
+    Approval,
+    ApprovalDecision,
+    Conversation,
+    Message,
+    StopReason,
+    TurnResult,
+    Usage,
+)
 from ..errors import AgentError
 from ..events import CatchUp, TurnEnded, TurnQueued
 from ..ids import new_id
 from ..wire.methods import error_data
+from .approving import Questions
 from .config import UsageError, add_options, options_from
 from .prompt import Interrupts, counted_interrupts
 from .render import Progress, ToolUse, Words, error_lines, printable, tool_line
@@ -60,6 +70,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--new", action="store_true", help="begin a new one (the default), under ID if given"
     )
+    parser.add_argument(
+        "--yes",
+        action="store_true",
+        help="allow every change and command that is asked for; without it they are denied",
+    )
     add_options(parser)
 
 
@@ -72,7 +87,10 @@ def run(args: Namespace) -> int:
         conversation = conversation_of(args, session)
         printer = JsonLines(sys.stdout) if args.json else PlainText(sys.stdout, sys.stderr)
         with session.follow(conversation.conversation_id) as following:
-            return Asking(session, following, printer).ask(conversation, prompt)
+            questions = Questions(session, conversation.conversation_id)
+            decision: ApprovalDecision = "allow" if args.yes else "deny"
+            asking = Asking(session, following, printer, questions, decision)
+            return asking.ask(conversation, prompt)
 
 
 def prompt_of(argument: str | None, stdin: TextIO) -> str:
@@ -104,10 +122,19 @@ def conversation_of(args: Namespace, session: Session) -> Conversation:
 class Asking:
     """One prompt, until its turn has ended."""
 
-    def __init__(self, session: Session, following: Following, printer: Printer) -> None:
+    def __init__(
+        self,
+        session: Session,
+        following: Following,
+        printer: Printer,
+        questions: Questions,
+        decision: ApprovalDecision,
+    ) -> None:
         self._session = session
         self._following = following
         self._printer = printer
+        self._questions = questions
+        self._decision = decision
         self._key = new_id()
         self._message_id: str | None = None
         self._ended: TurnEnded | None = None
@@ -143,10 +170,12 @@ class Asking:
         while not self._following.is_over:
             for change in self._following.changes(TICK):
                 self._notice(change)
+                self._questions.notice(change)
                 if not isinstance(change, CatchUp):
                     self._printer.event(change)
             if (reply := self._reply()) is not None:
                 self._printer.reply(reply)
+            self._questions.answer(self._decide)
             for line in self._session.notices():
                 print(printable(line), file=sys.stderr)
             if interrupts.count > 1:
@@ -154,6 +183,11 @@ class Asking:
             if interrupts.count and not is_stopping:
                 is_stopping = True
                 self._session.cancel(call)
+
+    def _decide(self, question: Approval) -> ApprovalDecision:
+        how = "allowed by --yes" if self._decision == "allow" else "denied; --yes would allow it"
+        print(printable(f"agent-sidecar: {question.title}: {how}"), file=sys.stderr)
+        return self._decision
 
     def _notice(self, change: Change) -> None:
         if isinstance(change, TurnQueued) and change.request_key == self._key:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.shell import Shell, Terminal
+from tests.requirements import proves
 
 needs_terminal = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX")
 SCRIPTED = ("--provider", "scripted")
@@ -240,3 +241,48 @@ def test_piped_lines_are_answered_in_order(shell: Shell) -> None:
         "Error: The script says so. (3 attempts)\n  → Try again.\n\nYou said: last\n\n"
     )
     assert titles(shell) == ["one"]
+
+
+# ---- what has to be allowed ----------------------------------------------------------------
+
+EDIT = 'tool edit {"path": "a.txt", "oldText": "one", "newText": "two"}'
+
+
+@needs_terminal
+@proves("TOOLS-EDIT", "P9")
+@pytest.mark.parametrize(
+    ("answer", "said", "text"),
+    [("y", "Allowed.", "two\n"), ("n", "Denied.", "one\n"), ("maybe", "Denied.", "one\n")],
+)
+def test_a_change_is_shown_and_asked_for(shell: Shell, answer: str, said: str, text: str) -> None:
+    (shell.folder / "a.txt").write_text("one\n")
+    with shell.terminal("chat", *SCRIPTED, "--mode", "build") as terminal:
+        terminal.wait_for(PROMPT)
+        shown = say(terminal, EDIT, until="Allow it once? y/n")
+        assert "Edit a.txt?" in shown
+        assert "-one" in shown
+        assert "+two" in shown
+        terminal.wait_for(PROMPT)
+        say(terminal, answer, until=said)
+        terminal.wait_for("The tool said:")
+        terminal.wait_for(PROMPT)
+    assert (shell.folder / "a.txt").read_text() == text
+
+
+@proves("TOOLS-EDIT", "P9")
+def test_nobody_at_the_terminal_allows_nothing(shell: Shell) -> None:
+    (shell.folder / "a.txt").write_text("one\n")
+    done = shell.run("chat", *SCRIPTED, "--mode", "build", input=EDIT + "\n")
+    assert "Denied: nobody is at this terminal" in done.stdout
+    assert (shell.folder / "a.txt").read_text() == "one\n"
+
+
+@proves("TOOLS-EDIT", "P9")
+@pytest.mark.parametrize(("flags", "text"), [((), "one\n"), (("--yes",), "two\n")])
+def test_a_script_says_beforehand_whether_changes_are_allowed(
+    shell: Shell, flags: tuple[str, ...], text: str
+) -> None:
+    (shell.folder / "a.txt").write_text("one\n")
+    done = shell.run("run", *SCRIPTED, "--mode", "build", *flags, EDIT)
+    assert "Edit a.txt" in done.stderr
+    assert (shell.folder / "a.txt").read_text() == text
