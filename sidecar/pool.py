@@ -94,6 +94,8 @@ class AgentPool:
     def agent_moved(self, agent: Agent) -> None:
         if not agent.is_live:
             self._forget(agent)
+        elif agent.state is AgentState.IDLE and not self.registry.is_within_limit:
+            self._close_surplus()  # the limit was lowered while it was busy
         self.registry.notify()
         self._on_moved(agent)
 
@@ -277,9 +279,12 @@ class AgentPool:
 
     def enforce_limit(self) -> None:
         self.registry.limit = self.config.settings.max_active_agents
+        self._close_surplus()
+        self.registry.notify()
+
+    def _close_surplus(self) -> None:
         for agent in self.registry.surplus():
             agent.close("limit lowered", now=False)
-        self.registry.notify()
 
     def drain(self) -> None:
         """Start no turn any more; each agent closes after the one that it runs."""

@@ -46,6 +46,10 @@ class AgentRegistry:
     def has_room(self) -> bool:
         return len(self._agents) < self.limit
 
+    @property
+    def is_within_limit(self) -> bool:
+        return len(self._agents) <= self.limit
+
     def least_recently_used(self) -> Agent | None:
         """The quiescent agent that was used longest ago: the one to make room. Never a busy
         one; None when all are busy."""
@@ -56,8 +60,9 @@ class AgentRegistry:
         )
 
     def surplus(self) -> list[Agent]:
-        """Quiescent agents to close after the limit was lowered."""
-        over = sum(1 for a in self if a.close_reason is None) - self.limit
+        """Quiescent agents to close after the limit was lowered. One that will close counts for
+        as long as its turn runs."""
+        over = sum(1 for a in self if a.close_reason is None or a.turn is not None) - self.limit
         idle = sorted((a for a in self if a.is_quiescent), key=lambda a: a.last_access)
         return idle[: max(over, 0)]
 

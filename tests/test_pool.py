@@ -13,7 +13,7 @@ from sidecar.events import TurnEnded
 from sidecar.pool import READER_PATIENCE, SWEEP_INTERVAL
 from sidecar.settings import Config, Settings
 from tests.fakes import FakeModel
-from tests.managers import VIRTUAL, World, begin, living, recorded, settle, until
+from tests.managers import VIRTUAL, World, begin, keyed, living, recorded, settle, until
 from tests.requirements import proves
 
 pytestmark = pytest.mark.anyio
@@ -157,6 +157,31 @@ async def test_a_lower_limit_holds_at_once_for_the_idle_and_later_for_the_busy()
         assert model.gate is not None
         model.gate.set()
         await until(lambda: ended(world) == 1)
+
+
+async def test_agents_that_were_busy_when_the_limit_was_lowered_go_when_they_are_idle() -> None:
+    async with living(max_active_agents=3) as world:
+        gates = [(await world.busy(id_)).gate for id_ in "abc"]
+        await world.manager.update_settings(limited(1))
+        await settle()
+        assert world.live() == {"a", "b", "c"}, "no running turn is stopped"
+        for number, gate in enumerate(gates, 1):
+            assert gate is not None
+            gate.set()
+            await until(lambda number=number: ended(world) == number)
+            await settle()
+        assert world.live() == {"c"}
+
+
+async def test_one_that_will_close_counts_while_its_turn_runs() -> None:
+    async with living(config=keyed(max_active_agents=2)) as world:
+        await world.busy("a")
+        await world.manager.update_settings(keyed(gemini_model="another", max_active_agents=2))
+        await world.manager.get_or_create_agent("b")
+        assert world.live() == {"a", "b"}
+        await world.manager.update_settings(keyed(gemini_model="another", max_active_agents=1))
+        await settle()
+        assert world.live() == {"a"}
 
 
 async def test_several_places_are_made_for_several_that_wait() -> None:
