@@ -1,0 +1,184 @@
+/** The commands, as the palette, menus and keys have them. */
+import * as vscode from "vscode";
+
+import type { Hub } from "./chat/hub";
+import { VIEW, type ChatViews } from "./chat/views";
+import { asKey, keep, keyOf, SecretLost, SECRETS, secretsFor, type SecretName } from "./config/secrets";
+import { fileContext, selectionContext, type LastEditor } from "./editor/context";
+import type { ContextFile, SecretsPatch } from "./protocol";
+import type { ToView } from "./shared/messages";
+import { PROVIDERS } from "./sidecar/models";
+import type { Sidecar } from "./sidecar/sidecar";
+
+export interface CommandHost {
+  hub: Hub;
+  views: ChatViews;
+  sidecar: Sidecar;
+  editor: LastEditor;
+  secrets: vscode.SecretStorage;
+  /** Keys that the machine could not keep. */
+  passing: SecretsPatch;
+  showLog(): void;
+  /** Give the sidecar settings and keys as they are now. */
+  update(): Promise<void>;
+}
+
+type Letter = Extract<ToView, { type: "compose" }>;
+
+export function registerCommands(host: CommandHost): vscode.Disposable[] {
+  const commands: Record<string, (...args: never[]) => unknown> = {
+    open: () => openChat(),
+    newConversation: () => compose(host, { newConversation: true }),
+    openInEditor: () => host.views.open(host.hub.shown),
+    ask: () => compose(host, { files: selection(host) }),
+    explain: () => compose(host, { ...aboutSelection(host, "Explain this."), send: true }),
+    fix: () => compose(host, { ...aboutSelection(host, "Find what is wrong here and fix it."), mode: "build" }),
+    reviewFile: () =>
+      compose(host, {
+        text: "Review this file.",
+        files: file(host),
+        mode: "feedback",
+        newConversation: true,
+        send: true,
+      }),
+    sendToConversation: () => compose(host, { files: selection(host) }),
+    stop: () => stop(host),
+    setMode: () => setMode(host),
+    setKey: (secret?: SecretName) => setKey(host, secret),
+    removeKey: () => removeKey(host),
+    pickModel: () => pickModel(host),
+    pickInterpreter: () => pickInterpreter(host),
+    restart: () => host.sidecar.restart(),
+    showLog: () => host.showLog(),
+    doctor: () => doctor(host),
+  };
+  return Object.entries(commands).map(([name, run]) =>
+    vscode.commands.registerCommand(`agentSidecar.${name}`, run as (...args: unknown[]) => unknown),
+  );
+}
+
+async function openChat(): Promise<void> {
+  await vscode.commands.executeCommand(`${VIEW}.focus`);
+}
+
+async function compose(host: CommandHost, letter: Partial<Letter>): Promise<void> {
+  const defaults = { text: "", files: [], send: false, newConversation: false, mode: null };
+  host.hub.deliver({ type: "compose", ...defaults, ...letter });
+  await openChat();
+}
+
+function selection(host: CommandHost): ContextFile[] {
+  const editor = host.editor.current;
+  if (!editor) return [];
+  return [editor.selection.isEmpty ? fileContext(editor) : selectionContext(editor)];
+}
+
+function file(host: CommandHost): ContextFile[] {
+  const editor = host.editor.current;
+  return editor ? [fileContext(editor)] : [];
+}
+
+function aboutSelection(host: CommandHost, text: string): Partial<Letter> {
+  return { text, files: selection(host) };
+}
+
+async function stop({ hub }: CommandHost): Promise<void> {
+  const conversationId = hub.shown;
+  if (conversationId) await hub.request("agent/cancel", { conversationId });
+}
+
+async function setMode({ hub }: CommandHost): Promise<void> {
+  const conversationId = hub.shown;
+  if (!conversationId) {
+    void vscode.window.showInformationMessage("Open a conversation first.");
+    return;
+  }
+  const modes = [
+    { label: "chat", description: "Answers questions; changes nothing" },
+    { label: "build", description: "Changes files and runs commands, after asking" },
+    { label: "feedback", description: "Reviews files" },
+  ] as const;
+  const picked = await vscode.window.showQuickPick(modes, { title: "Mode of this conversation" });
+  if (picked) await hub.request("conversation/setMode", { conversationId, mode: picked.label });
+}
+
+async function setKey(host: CommandHost, secret?: SecretName): Promise<void> {
+  const name = secret && secret in SECRETS ? secret : await pickSecret(host, "Which key?");
+  if (!name) return;
+  const pasted = await vscode.window.showInputBox({
+    title: SECRETS[name].label,
+    prompt: "It is kept by the editor's secret storage and given to the sidecar only.",
+    password: true,
+    ignoreFocusOut: true,
+    validateInput: (text) => (text && !asKey(text) ? "A key has no blanks and only plain letters." : null),
+  });
+  const value = pasted && asKey(pasted);
+  if (!value) return;
+  try {
+    delete host.passing[name];
+    await keep(host.secrets, name, value);
+  } catch (error) {
+    if (!(error instanceof SecretLost)) throw error;
+    host.passing[name] = value;
+    void vscode.window.showWarningMessage(error.message);
+  }
+  await host.update();
+}
+
+async function removeKey(host: CommandHost): Promise<void> {
+  const name = await pickSecret(host, "Which key should be forgotten?");
+  if (!name) return;
+  delete host.passing[name];
+  await host.secrets.delete(keyOf(name));
+  await host.update();
+}
+
+async function pickSecret({ hub }: CommandHost, title: string): Promise<SecretName | undefined> {
+  const names = secretsFor(hub.currentSettings?.provider);
+  if (names.length === 1) return names[0];
+  const items = names.map((name) => ({ label: SECRETS[name].label, name }));
+  return (await vscode.window.showQuickPick(items, { title }))?.name;
+}
+
+/** Provider, then model; both are settings, so that they are kept and seen like any other. */
+async function pickModel({ hub }: CommandHost): Promise<void> {
+  const settings = vscode.workspace.getConfiguration("agentSidecar");
+  const items = PROVIDERS.map((provider) => ({ ...provider, description: provider.detail }));
+  const current = hub.currentSettings?.provider;
+  const picked = await vscode.window.showQuickPick(
+    items.map(({ label, description, id }) => ({ label, description, id, picked: id === current })),
+    { title: "Who answers?", placeHolder: current },
+  );
+  const provider = PROVIDERS.find((known) => known.id === picked?.id);
+  if (!provider) return;
+  if (provider.model) {
+    const model = await vscode.window.showInputBox({
+      title: `Model of ${provider.label}`,
+      value: settings.get<string>(provider.model),
+      ignoreFocusOut: true,
+    });
+    if (model === undefined) return;
+    await settings.update(provider.model, model || undefined, vscode.ConfigurationTarget.Global);
+  }
+  await settings.update("provider", provider.id, vscode.ConfigurationTarget.Global);
+}
+
+async function pickInterpreter(host: CommandHost): Promise<void> {
+  const picked = await vscode.window.showOpenDialog({
+    title: "Python 3.11 or newer that runs the sidecar",
+    openLabel: "Use this Python",
+    canSelectMany: false,
+  });
+  if (!picked?.[0]) return;
+  const settings = vscode.workspace.getConfiguration("agentSidecar");
+  await settings.update("interpreter", picked[0].fsPath, vscode.ConfigurationTarget.Global);
+  await host.sidecar.restart();
+}
+
+/** What a person, or a bug report, wants to know of it. No key and no text is in it. */
+async function doctor({ hub }: CommandHost): Promise<void> {
+  const status = await hub.request("sidecar/status", {});
+  const content = JSON.stringify(status, null, 2);
+  const document = await vscode.workspace.openTextDocument({ language: "json", content });
+  await vscode.window.showTextDocument(document);
+}

@@ -1,0 +1,91 @@
+/** What of the editor goes along with a prompt. */
+import * as vscode from "vscode";
+
+import type { ContextFile } from "../protocol";
+import type { FoundFile, State } from "../shared/messages";
+import { isInWorkspace, nameOf } from "./paths";
+
+const MOST_FOUND = 20;
+const EXCLUDED = "**/{node_modules,.git,dist,build,out,target,__pycache__,.venv,venv}/**";
+
+/** The text editor that was used last: while the chat has the focus there is no active one. */
+export class LastEditor {
+  private last = vscode.window.activeTextEditor;
+  readonly subscription = vscode.window.onDidChangeActiveTextEditor((editor) => {
+    if (editor) this.last = editor;
+  });
+
+  get current(): vscode.TextEditor | undefined {
+    const editor = vscode.window.activeTextEditor ?? this.last;
+    return editor && isShown(editor) && editor.document.uri.scheme !== "output" ? editor : undefined;
+  }
+}
+
+function isShown(editor: vscode.TextEditor): boolean {
+  return vscode.window.visibleTextEditors.includes(editor);
+}
+
+export function editorState(editor: vscode.TextEditor | undefined): State["editor"] {
+  if (!editor) return null;
+  return { path: nameOf(editor.document.uri), selection: !editor.selection.isEmpty };
+}
+
+/** The whole file, as it is in the editor. */
+export function fileContext(editor: vscode.TextEditor): ContextFile {
+  const { document } = editor;
+  return { uri: document.uri.toString(), text: document.isDirty ? document.getText() : undefined };
+}
+
+export function selectionContext(editor: vscode.TextEditor): ContextFile {
+  const { document, selection } = editor;
+  return {
+    uri: document.uri.toString(),
+    range: { start: place(selection.start), end: place(selection.end) },
+    text: document.getText(selection),
+  };
+}
+
+function place(position: vscode.Position): { line: number; character: number } {
+  return { line: position.line, character: position.character };
+}
+
+/** Files whose path has the letters of `query` in that order; the nearest together first. */
+export async function findFiles(query: string): Promise<FoundFile[]> {
+  const uris = await vscode.workspace.findFiles("**/*", EXCLUDED, 20_000);
+  return best(
+    uris.map((uri) => ({ uri: uri.toString(), path: nameOf(uri) })),
+    query,
+  );
+}
+
+export function best(files: FoundFile[], query: string): FoundFile[] {
+  const wanted = query.toLowerCase();
+  return files
+    .map((file) => ({ file, score: score(file.path.toLowerCase(), wanted) }))
+    .filter((rated) => rated.score !== null)
+    .sort((a, b) => (a.score ?? 0) - (b.score ?? 0) || a.file.path.localeCompare(b.file.path))
+    .slice(0, MOST_FOUND)
+    .map((rated) => rated.file);
+}
+
+/** Lower is better: the name itself, then the path, then letters far apart; null is no match. */
+function score(path: string, wanted: string): number | null {
+  const name = path.slice(path.lastIndexOf("/") + 1);
+  if (name.startsWith(wanted)) return name.length;
+  if (name.includes(wanted)) return 1_000 + name.length;
+  if (path.includes(wanted)) return 2_000 + path.length;
+  let at = -1;
+  for (const letter of wanted) {
+    at = path.indexOf(letter, at + 1);
+    if (at < 0) return null;
+  }
+  return 3_000 + path.length;
+}
+
+/** Of what was dropped on the chat, the files of the workspace. */
+export function droppedFiles(uris: string[]): ContextFile[] {
+  return uris
+    .map((uri) => vscode.Uri.parse(uri))
+    .filter((uri) => uri.scheme === "file" && isInWorkspace(uri))
+    .map((uri) => ({ uri: uri.toString() }));
+}

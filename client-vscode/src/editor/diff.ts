@@ -1,0 +1,80 @@
+/** A change of a file, shown as a difference before it is made. */
+import * as vscode from "vscode";
+
+import { nameOf } from "./paths";
+
+const SCHEME = "agent-sidecar-change";
+
+export class Changes implements vscode.TextDocumentContentProvider {
+  private readonly texts = new Map<string, string>();
+  private count = 0;
+  readonly subscription = vscode.workspace.registerTextDocumentContentProvider(SCHEME, this);
+
+  provideTextDocumentContent(uri: vscode.Uri): string {
+    return this.texts.get(uri.toString()) ?? "";
+  }
+
+  /** Show the change, and make it if the user says so. False: not made. */
+  async propose(uri: vscode.Uri, newText: string): Promise<boolean> {
+    const document = await vscode.workspace.openTextDocument(uri);
+    const { version } = document;
+    const changed = uri.with({ scheme: SCHEME, query: String((this.count += 1)) });
+    this.texts.set(changed.toString(), newText);
+    try {
+      const title = `${nameOf(uri)} (proposed change)`;
+      await vscode.commands.executeCommand("vscode.diff", uri, changed, title, { preview: true });
+      const answer = await vscode.window.showInformationMessage(
+        `Apply this change to ${nameOf(uri)}?`,
+        "Apply",
+        "Discard",
+      );
+      if (answer !== "Apply") return false;
+      if (document.version !== version) {
+        void vscode.window.showWarningMessage(`${nameOf(uri)} was changed meanwhile. Nothing was applied.`);
+        return false;
+      }
+      return await replace(document, newText);
+    } finally {
+      await closeTab(changed);
+      this.texts.delete(changed.toString());
+    }
+  }
+}
+
+/** Only what differs is replaced, so that cursors and marks elsewhere stay where they are. */
+export async function replace(document: vscode.TextDocument, newText: string): Promise<boolean> {
+  const text = document.getText();
+  const { start, end, inserted } = difference(text, newText);
+  const edit = new vscode.WorkspaceEdit();
+  const range = new vscode.Range(document.positionAt(start), document.positionAt(end));
+  edit.replace(document.uri, range, inserted);
+  return vscode.workspace.applyEdit(edit);
+}
+
+/** The one stretch in which two texts differ. */
+export function difference(
+  before: string,
+  after: string,
+): { start: number; end: number; inserted: string } {
+  const most = Math.min(before.length, after.length);
+  let start = 0;
+  while (start < most && before[start] === after[start]) start += 1;
+  let same = 0;
+  while (same < most - start && before.at(-1 - same) === after.at(-1 - same)) same += 1;
+  // A line end of two characters is one to the editor: it is taken whole or not at all.
+  if (start > 0 && before[start - 1] === "\r") start -= 1;
+  if (same > 0 && before[before.length - same] === "\n" && before[before.length - same - 1] === "\r") {
+    same -= 1;
+  }
+  const end = Math.max(before.length - same, start);
+  return { start, end, inserted: after.slice(start, after.length - (before.length - end)) };
+}
+
+async function closeTab(uri: vscode.Uri): Promise<void> {
+  const tabs = vscode.window.tabGroups.all.flatMap((group) => group.tabs);
+  const ours = tabs.filter(
+    (tab) =>
+      tab.input instanceof vscode.TabInputTextDiff && tab.input.modified.toString() === uri.toString(),
+  );
+  await vscode.window.tabGroups.close(ours);
+}
