@@ -2,6 +2,7 @@
 import type { AgentMode, ContextFile, Event, QueueEntry, TurnError } from "../src/protocol";
 import type { State, ToView } from "../src/shared/messages";
 import { Bridge, Refused, type Unsent } from "./bridge";
+import { newId } from "./ids";
 import { Transcript } from "./transcript";
 
 export const PAGE = 50;
@@ -112,10 +113,10 @@ export class Chat {
   /** Accepted as soon as it is here: it is sent again, under the same key, until it is stored. */
   send(text: string, files: ContextFile[]): void {
     const begun = this.outbox.find((prompt) => prompt.isNew)?.conversationId;
-    const conversationId = this.conversationId ?? begun ?? crypto.randomUUID();
+    const conversationId = this.conversationId ?? begun ?? newId();
     const isNew = this.conversationId === null;
     this.failure = null;
-    const prompt: Unsent = { key: crypto.randomUUID(), conversationId, isNew, text, files };
+    const prompt: Unsent = { key: newId(), conversationId, isNew, text, files };
     this.setOutbox([...this.outbox, prompt]);
     if (this.isReady) this.act(this.deliver(prompt));
   }
@@ -126,6 +127,7 @@ export class Chat {
 
   private async deliver(prompt: Unsent): Promise<void> {
     const { key, conversationId, isNew, text, files } = prompt;
+    const { instance } = this;
     try {
       if (isNew) {
         const { mode } = this;
@@ -136,11 +138,10 @@ export class Chat {
       this.discard(key);
       await this.loadQueue();
     } catch (error) {
-      // Without a process it stays and goes to the next one; what was refused goes back.
-      if (this.isReady && error instanceof Refused && error.code !== -32603) {
-        this.discard(key);
-        this.letter = { type: "compose", text, files, send: false, newConversation: false, mode: null };
-      }
+      // What the process took with it goes to the next one; what was refused goes back.
+      if (!this.isReady || this.instance !== instance) return;
+      this.discard(key);
+      this.letter = { type: "compose", text, files, send: false, newConversation: false, mode: null };
       throw error;
     }
   }
@@ -254,16 +255,16 @@ export class Chat {
   private stateChanged(state: State): void {
     const isFirst = this.state === null;
     this.state = state;
-    if (isFirst && !this.conversationId) {
-      const shown = state.conversationId ?? this.bridge.kept.conversationId;
-      if (shown) this.open(shown);
+    const isAnother = this.isReady && state.instance !== this.instance;
+    if (isAnother) {
+      this.instance = state.instance;
+      this.attempts = 0;
     }
+    const shown = isFirst ? (state.conversationId ?? this.bridge.kept.conversationId) : null;
+    if (shown && !this.conversationId) this.open(shown);
+    else if (isAnother) this.subscribe();
     if (this.agent) this.mode = this.agent.mode;
-    if (!this.isReady || state.instance === this.instance) return;
-    this.instance = state.instance;
-    this.attempts = 0;
-    this.subscribe();
-    for (const prompt of this.outbox) this.act(this.deliver(prompt));
+    if (isAnother) for (const prompt of this.outbox) this.act(this.deliver(prompt));
   }
 
   private event(event: Event): void {

@@ -3,9 +3,9 @@ import * as vscode from "vscode";
 
 import type { ContextFile } from "../protocol";
 import type { FoundFile, State } from "../shared/messages";
+import { best } from "./finding";
 import { isInWorkspace, nameOf } from "./paths";
 
-const MOST_FOUND = 20;
 const EXCLUDED = "**/{node_modules,.git,dist,build,out,target,__pycache__,.venv,venv}/**";
 
 /** The text editor that was used last: while the chat has the focus there is no active one. */
@@ -49,37 +49,13 @@ function place(position: vscode.Position): { line: number; character: number } {
   return { line: position.line, character: position.character };
 }
 
-/** Files whose path has the letters of `query` in that order; the nearest together first. */
+/** Files of the workspace for what was typed. */
 export async function findFiles(query: string): Promise<FoundFile[]> {
   const uris = await vscode.workspace.findFiles("**/*", EXCLUDED, 20_000);
   return best(
     uris.map((uri) => ({ uri: uri.toString(), path: nameOf(uri) })),
     query,
   );
-}
-
-export function best(files: FoundFile[], query: string): FoundFile[] {
-  const wanted = query.toLowerCase();
-  return files
-    .map((file) => ({ file, score: score(file.path.toLowerCase(), wanted) }))
-    .filter((rated) => rated.score !== null)
-    .sort((a, b) => (a.score ?? 0) - (b.score ?? 0) || a.file.path.localeCompare(b.file.path))
-    .slice(0, MOST_FOUND)
-    .map((rated) => rated.file);
-}
-
-/** Lower is better: the name itself, then the path, then letters far apart; null is no match. */
-function score(path: string, wanted: string): number | null {
-  const name = path.slice(path.lastIndexOf("/") + 1);
-  if (name.startsWith(wanted)) return name.length;
-  if (name.includes(wanted)) return 1_000 + name.length;
-  if (path.includes(wanted)) return 2_000 + path.length;
-  let at = -1;
-  for (const letter of wanted) {
-    at = path.indexOf(letter, at + 1);
-    if (at < 0) return null;
-  }
-  return 3_000 + path.length;
 }
 
 /** Of what was dropped on the chat, the files of the workspace. */

@@ -1,6 +1,7 @@
 /** A change of a file, shown as a difference before it is made. */
 import * as vscode from "vscode";
 
+import { difference } from "./difference";
 import { nameOf } from "./paths";
 
 const SCHEME = "agent-sidecar-change";
@@ -49,25 +50,6 @@ export async function replace(document: vscode.TextDocument, newText: string): P
   const range = new vscode.Range(document.positionAt(start), document.positionAt(end));
   edit.replace(document.uri, range, inserted);
   return vscode.workspace.applyEdit(edit);
-}
-
-/** The one stretch in which two texts differ. */
-export function difference(
-  before: string,
-  after: string,
-): { start: number; end: number; inserted: string } {
-  const most = Math.min(before.length, after.length);
-  let start = 0;
-  while (start < most && before[start] === after[start]) start += 1;
-  let same = 0;
-  while (same < most - start && before.at(-1 - same) === after.at(-1 - same)) same += 1;
-  // A line end of two characters is one to the editor: it is taken whole or not at all.
-  if (start > 0 && before[start - 1] === "\r") start -= 1;
-  if (same > 0 && before[before.length - same] === "\n" && before[before.length - same - 1] === "\r") {
-    same -= 1;
-  }
-  const end = Math.max(before.length - same, start);
-  return { start, end, inserted: after.slice(start, after.length - (before.length - end)) };
 }
 
 async function closeTab(uri: vscode.Uri): Promise<void> {

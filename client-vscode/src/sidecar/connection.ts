@@ -4,6 +4,7 @@ import { createInterface } from "node:readline";
 import {
   CancellationToken,
   createMessageConnection,
+  ErrorCodes,
   ResponseError,
   StreamMessageReader,
   StreamMessageWriter,
@@ -122,6 +123,17 @@ export class SidecarConnection {
         return new ResponseError(-32603, error instanceof Error ? error.message : String(error));
       }
     });
+  }
+
+  /**
+   * Raises the answer that was an error. Of a connection that broke off the reason is how the
+   * process ended, and `ended` tells that: then this never returns.
+   */
+  async reasonOf(error: unknown): Promise<never> {
+    if (error instanceof ResponseError && error.code !== ErrorCodes.PendingResponseRejected) throw error;
+    this.kill();
+    await this.ended;
+    return new Promise(() => undefined);
   }
 
   kill(): void {

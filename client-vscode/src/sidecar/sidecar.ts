@@ -139,7 +139,7 @@ export class Sidecar {
     void connection.ended.then((end) => this.ended(connection, end));
     const lost = connection.ended.then((end) => Promise.reject(new Ended(end)));
     lost.catch(() => undefined); // `ended` above tells; here only the waiting is cut short
-    await Promise.race([this.introduce(connection), lost]);
+    await Promise.race([this.introduce(connection).catch((error) => connection.reasonOf(error)), lost]);
     const ready = await Promise.race([opened, lost]);
     this.instance += 1;
     this.storeId = ready.storeId;

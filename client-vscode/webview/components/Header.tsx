@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 
 import { useChat } from "../hooks";
+import { newId } from "../ids";
 import { IconButton } from "./Icon";
 import { Menu } from "./Menu";
 
@@ -64,7 +65,7 @@ export function conversationActions(chat: Chat, conversationId: string) {
 }
 
 export async function fork(chat: Chat, conversationId: string, toMessageId: string | null): Promise<void> {
-  const requestKey = crypto.randomUUID();
+  const requestKey = newId();
   const made = await chat.request("conversation/fork", { conversationId, toMessageId, requestKey });
   chat.open(made.conversationId);
 }

@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { IconButton } from "./Icon";
 
@@ -11,7 +11,7 @@ export interface MenuItem {
 export function Menu({ label, items, icon = "ellipsis" }: { label: string; items: MenuItem[]; icon?: string }) {
   const [isOpen, open] = useState(false);
   const root = useRef<HTMLSpanElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!isOpen) return undefined;
     root.current?.querySelector<HTMLElement>("[role=menuitem]")?.focus();
     const close = (event: Event) => {

@@ -25,9 +25,7 @@ export function TranscriptView() {
   const shown = messages.slice(start, end);
   const hasEarlier = start > 0 || transcript.pageCursor !== null;
 
-  useLayoutEffect(() => {
-    if (isFollowing && log.current) log.current.scrollTop = log.current.scrollHeight;
-  });
+  useFollowing(log, isFollowing);
   useAnchored(log, shown[0]?.messageId, isFollowing);
 
   const earlier = () => {
@@ -45,9 +43,13 @@ export function TranscriptView() {
   const later = () => {
     hide(Math.max(hidden - PAGE, 0));
   };
+  const top = useRef(0);
   const scrolled = ({ currentTarget: box }: Event & { currentTarget: HTMLElement }) => {
     const below = box.scrollHeight - box.scrollTop - box.clientHeight;
-    follow(below < NEAR && hidden === 0);
+    // Only who scrolls up stops following: what grows below is no wish of the reader's.
+    if (below < NEAR) follow(hidden === 0);
+    else if (box.scrollTop < top.current) follow(false);
+    top.current = box.scrollTop;
     if (box.scrollTop < NEAR && hasEarlier && !isFollowing) earlier();
     else if (below < NEAR && hidden > 0) later();
   };
@@ -75,9 +77,11 @@ export function TranscriptView() {
           </button>
         )}
         {messages.length === 0 && !chat.conversationId && <Welcome />}
-        {shown.map((message) => (
-          <MessageView key={message.messageId} message={message} chat={chat} />
-        ))}
+        <div>
+          {shown.map((message) => (
+            <MessageView key={message.messageId} message={message} chat={chat} />
+          ))}
+        </div>
       </div>
       <Announcer messages={messages} />
       {!isFollowing && (
@@ -85,6 +89,22 @@ export function TranscriptView() {
       )}
     </div>
   );
+}
+
+/** Stays at the end while it grows, also by what is laid out only once it is seen. */
+function useFollowing(log: { readonly current: HTMLDivElement | null }, isFollowing: boolean): void {
+  useLayoutEffect(() => {
+    const box = log.current;
+    if (!box || !isFollowing) return undefined;
+    const toEnd = () => {
+      box.scrollTop = box.scrollHeight;
+    };
+    toEnd();
+    const sizes = new ResizeObserver(toEnd);
+    for (const child of box.children) sizes.observe(child);
+    sizes.observe(box);
+    return () => sizes.disconnect();
+  }, [isFollowing, log.current]);
 }
 
 /** Keeps what is read where it is while earlier messages come in above it. */
