@@ -58,6 +58,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     isTrusted: () => vscode.workspace.isTrusted,
     editor: () => editorState(editor.current),
     warn: (message) => log.write({ level: "warning", message }),
+    alarm: (message) => void vscode.window.showErrorMessage(message),
     changed: () => status.show(standing()),
     actions: editorActions({
       editor,

@@ -6,6 +6,8 @@ export interface Kept {
   conversationId: string | null;
   /** Prompts that were sent and not acknowledged, by their keys. */
   outbox: Unsent[];
+  /** What is written and not sent, by conversation; that of a new one under an empty name. */
+  drafts: Record<string, string>;
 }
 
 export interface Unsent {
@@ -57,7 +59,7 @@ export class Bridge {
   }
 
   get kept(): Kept {
-    return this.api.getState() ?? { conversationId: null, outbox: [] };
+    return { conversationId: null, outbox: [], drafts: {}, ...this.api.getState() };
   }
 
   keep(changes: Partial<Kept>): void {

@@ -6,6 +6,7 @@ import { newId } from "./ids";
 import { Transcript } from "./transcript";
 
 export const PAGE = 50;
+const DRAFT_MILLISECONDS = 300;
 /** A hole that a new subscription does not close would be asked about for ever. */
 const MOST_ATTEMPTS = 5;
 
@@ -38,6 +39,7 @@ export class Chat {
   private attempts = 0;
   private subscribing = false;
   private again = false;
+  private draftTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor() {
     this.bridge = new Bridge((message) => this.heard(message));
@@ -150,6 +152,26 @@ export class Chat {
     this.outbox = outbox;
     this.bridge.keep({ outbox });
     this.changed();
+  }
+
+  /**
+   * Kept here at once, and by the extension soon: here it survives a reload, there also a crash
+   * of the window and in another view.
+   */
+  keepDraft(text: string): void {
+    const conversationId = this.conversationId ?? "";
+    const { [conversationId]: _, ...others } = this.bridge.kept.drafts;
+    this.bridge.keep({ drafts: text ? { ...others, [conversationId]: text } : others });
+    clearTimeout(this.draftTimer);
+    this.draftTimer = setTimeout(
+      () => this.act(this.request("chat/draft", { conversationId, text })),
+      text ? DRAFT_MILLISECONDS : 0,
+    );
+  }
+
+  get draft(): string | undefined {
+    const conversationId = this.conversationId ?? "";
+    return this.bridge.kept.drafts[conversationId] ?? this.state?.drafts[conversationId];
   }
 
   // ---- what is shown ----

@@ -10,6 +10,7 @@ export class Deletions {
   constructor(
     private readonly carryOut: (conversationId: string) => Promise<void>,
     private readonly changed: () => void,
+    private readonly failed: (error: Error) => void = () => undefined,
   ) {}
 
   get ids(): string[] {
@@ -40,6 +41,8 @@ export class Deletions {
   private async finish(conversationId: string): Promise<void> {
     try {
       await this.carryOut(conversationId);
+    } catch (error) {
+      this.failed(error as Error);
     } finally {
       this.waiting.delete(conversationId);
       this.changed();

@@ -26,6 +26,8 @@ export interface HubHost {
   editor(): State["editor"];
   actions: Omit<Actions, keyof ReturnType<Hub["ownActions"]>>;
   warn(message: string): void;
+  /** Something that the user has to read. */
+  alarm(message: string): void;
   /** State that is shown outside of the documents has changed. */
   changed(): void;
 }
@@ -54,6 +56,7 @@ export class Hub implements LinkHost {
         await this.request("conversation/delete", { conversationId });
       },
       () => this.show(),
+      (error) => host.alarm(`A conversation could not be deleted: ${error.message}`),
     );
     this.actions = { ...host.actions, ...this.ownActions() };
   }

@@ -8,27 +8,17 @@ import { Menu } from "./Menu";
 import { nameOf } from "./Message";
 
 const MODES: AgentMode[] = ["chat", "build", "feedback"];
-const DRAFT_MILLISECONDS = 300;
 
 /** What is written here is the composer's own business: a stream beside it draws nothing of it. */
 export function Composer() {
   const chat = useChat();
   const area = useRef<HTMLTextAreaElement>(null);
-  const draftOf = chat.conversationId ?? "";
   const [files, setFiles] = useState<ContextFile[]>([]);
   const [isDropping, dropping] = useState(false);
   const mention = useMention(area, (file) => add([{ uri: file.uri }]));
-  const timer = useRef(0);
 
   const add = (more: ContextFile[]) =>
     setFiles((known) => [...known, ...more.filter((file) => !known.some((other) => isSame(file, other)))]);
-  const keep = (text: string) => {
-    clearTimeout(timer.current);
-    timer.current = window.setTimeout(
-      () => chat.act(chat.request("chat/draft", { conversationId: draftOf, text })),
-      DRAFT_MILLISECONDS,
-    );
-  };
   const put = (text: string) => {
     if (!area.current) return;
     area.current.value = text;
@@ -36,7 +26,7 @@ export function Composer() {
     area.current.focus();
   };
 
-  useDraft(area, chat.state?.drafts[draftOf]);
+  useDraft(area, chat.draft);
   useEffect(() => {
     const { letter } = chat;
     if (!letter) return;
@@ -51,7 +41,7 @@ export function Composer() {
     if (!text) return;
     chat.send(text, files);
     put("");
-    keep("");
+    chat.keepDraft("");
     setFiles([]);
   };
   const keyDown = (event: KeyboardEvent) => {
@@ -96,7 +86,7 @@ export function Composer() {
         placeholder={chat.isRunning ? "The next message waits for its turn" : "Ask, or @ a file"}
         onInput={(event) => {
           grow(event.currentTarget);
-          keep(event.currentTarget.value);
+          chat.keepDraft(event.currentTarget.value);
           mention.look();
         }}
         onKeyDown={keyDown}
