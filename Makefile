@@ -1,7 +1,7 @@
 # Each target is one line of scripts/dev.py, which also runs where there is no make.
 PYTHON ?= python3
 
-.PHONY: run test check schemas bench faults setup
+.PHONY: run test check schemas bench faults client vsix setup
 
 run:       ## open the terminal chat in this folder
 	@$(PYTHON) scripts/dev.py run
@@ -20,6 +20,12 @@ bench:     ## measure, relative to floors taken in the same run
 
 faults:    ## prove the promises: thousands of kills, power cuts, full disks… (about an hour)
 	@$(PYTHON) scripts/dev.py faults
+
+client:    ## test the VS Code extension only
+	@$(PYTHON) scripts/dev.py client
+
+vsix:      ## build the VS Code extension's package for this platform
+	@$(PYTHON) scripts/dev.py vsix
 
 setup:     ## only install
 	@$(PYTHON) scripts/dev.py setup

@@ -18,6 +18,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 NODE_TESTS = ROOT / "tests" / "node"
+CLIENT = ROOT / "client-vscode"
 NEEDED = (3, 11)
 
 
@@ -30,6 +31,8 @@ def main(args):
         "schemas": schemas,
         "bench": bench,
         "faults": faults,
+        "client": client,
+        "vsix": vsix,
     }
     if not args or args[0] not in commands:
         sys.exit(f"usage: dev.py {'|'.join(commands)} [arguments]")
@@ -45,7 +48,7 @@ def run(args):
 
 def setup(args):
     install("llm,test")
-    install_node()
+    install_node(NODE_TESTS)
 
 
 def test(args):
@@ -53,6 +56,7 @@ def test(args):
     setup([])
     check([])
     step("tests", [str(PYTHON), "-m", "pytest", *args])
+    client([])
 
 
 def check(args):
@@ -80,9 +84,34 @@ def faults(args):
     step("faults", [str(PYTHON), "-m", "tests.faults", *args])
 
 
-def step(name, command):
+def client(args):
+    """The VS Code extension: types, units, the chat in a browser, all of it in an editor."""
+    npm = shutil.which("npm")
+    if npm is None:
+        print("The extension was not tested: npm was not found; install Node 20.", flush=True)
+        if os.environ.get("CI"):
+            sys.exit(1)
+        return
+    install("llm,test")
+    install_node(CLIENT)
+    step("extension: types", [npm, "run", "--silent", "check"], CLIENT)
+    step("extension: units and browser", [npm, "test", "--silent"], CLIENT)
+    for edition in ("newest", "oldest"):
+        name = f"extension: in the {edition} VS Code"
+        step(name, [npm, "run", "--silent", "e2e"], CLIENT, E2E_VSCODE=edition)
+
+
+def vsix(args):
+    """The VS Code extension as a package, with the sidecar in it."""
+    node = shutil.which("node") or sys.exit("Node 20 or newer is needed; install it first.")
+    install("")
+    install_node(CLIENT)
+    step("vsix", [node, str(CLIENT / "scripts" / "vsix.mjs"), *args])
+
+
+def step(name, command, folder=ROOT, **env):
     print(f"── {name}", flush=True)
-    code = subprocess.call(command, cwd=str(ROOT))
+    code = subprocess.call(command, cwd=str(folder), env={**os.environ, **env})
     if code:
         sys.exit(f"{name} failed (exit code {code})")
 
@@ -108,14 +137,14 @@ def install(extras):
     stamp.write_text(f"{digest}\n{names}")
 
 
-def install_node():
-    """What the tests need of npm. Without Node they say so and skip (in CI they fail)."""
+def install_node(folder):
+    """What a folder needs of npm. Without Node the tests say so and skip (in CI they fail)."""
     npm = shutil.which("npm")
     if npm is None:
-        print("npm was not found: the tests that need Node 20 will be skipped.", flush=True)
-    elif not (NODE_TESTS / "node_modules").exists():
-        print("Installing the Node packages of the tests …", flush=True)
-        subprocess.check_call([npm, "ci", "--no-audit", "--no-fund"], cwd=str(NODE_TESTS))
+        print("npm was not found: what needs Node 20 will be skipped.", flush=True)
+    elif not (folder / "node_modules").exists():
+        print(f"Installing the Node packages of {folder.name} …", flush=True)
+        subprocess.check_call([npm, "ci", "--no-audit", "--no-fund"], cwd=str(folder))
 
 
 def find_python():

@@ -26,6 +26,9 @@ export function TranscriptView() {
   const hasEarlier = start > 0 || transcript.pageCursor !== null;
 
   useFollowing(log, isFollowing);
+  useEffect(() => {
+    if (messages.length > 0) performance.mark("first page"); // read by `speed.ts` and end to end
+  }, [messages.length > 0]);
   useAnchored(log, shown[0]?.messageId, isFollowing);
 
   const earlier = () => {
