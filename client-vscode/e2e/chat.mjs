@@ -87,8 +87,7 @@ export class Chat {
   }
 
   async newConversation() {
-    await this.openConversations();
-    await this.frame.getByRole("button", { name: "New conversation" }).click();
+    await this.frame.getByRole("button", { name: "New conversation" }).first().click();
     await this.messages.first().waitFor({ state: "detached" });
   }
 

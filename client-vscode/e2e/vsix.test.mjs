@@ -21,14 +21,14 @@ const test = suite({
 });
 
 test("without an interpreter it says what it tried; with one it answers from the files", async ({ workbench, server }) => {
-  await workbench.showChat();
+  await workbench.clickIcon();
   const { chat } = workbench;
   const card = chat.frame.getByRole("alert").filter({ hasText: "Python" });
   await card.waitFor();
   const said = await card.innerText();
   assert.match(said, /No Python 3\.11 or newer was found/);
   assert.match(said, /\/nowhere\/python.*there is no such program/);
-  await card.getByRole("button", { name: /interpreter/i }).waitFor();
+  await card.getByRole("button", { name: "Choose Python" }).waitFor();
 
   server.change({ "agentSidecar.interpreter": bare });
   await chat.isReady();

@@ -14,7 +14,6 @@ import { chromium, root } from "./tools.mjs";
  */
 
 const LONGEST = 60_000;
-const NAME = "Sidecar";
 
 export function startBrowser() {
   return playwright.launch({
@@ -53,16 +52,16 @@ export class Workbench {
     this.chat = new Chat(page);
   }
 
-  /** The view in the side bar, with a sidecar that is ready. */
+  /** The chat, wherever its view is, with a sidecar that is ready. */
   async openChat() {
-    await this.showChat();
+    await this.command("Sidecar: Open Chat");
     await this.chat.isReady();
     return this.chat;
   }
 
-  async showChat() {
-    await this.#tab(NAME).click();
-    await this.chat.frame.locator("#root > *").first().waitFor();
+  /** By its icon; a second click would hide it. */
+  async clickIcon() {
+    await this.#tab("Sidecar").click();
   }
 
   /** Look at something else: the document of the chat is thrown away. */
@@ -76,7 +75,7 @@ export class Workbench {
     await this.command("View: Move View");
     await this.pick(/Chat/).click();
     await this.pick("New Panel Entry").click();
-    await this.page.locator(".part.panel iframe.webview, .part.panel .webview").first().waitFor();
+    await this.page.locator(".part.panel").getByRole("tab", { name: "Sidecar" }).waitFor();
   }
 
   /** @param {string} label */
@@ -132,8 +131,9 @@ export class Workbench {
     return this.page.locator(".activitybar").getByRole("tab", { name: new RegExp(`^${name}`) });
   }
 
+  /** The extension is there too: its item of the status bar is. */
   async #isThere() {
-    await this.page.locator(".monaco-workbench .activitybar").waitFor();
+    await this.page.locator('.statusbar [id^="agent-sidecar.agent-sidecar"]').first().waitFor();
   }
 
   /** Requests that would leave this machine are stopped and written down. */

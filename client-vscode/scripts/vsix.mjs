@@ -4,7 +4,7 @@
  * The package holds the sidecar with its dependencies (`vendor.py`), of which one is compiled:
  * so there is one package for each platform.
  */
-import { execFileSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -33,11 +33,8 @@ export function build(target = thisPlatform()) {
   const out = packagePath(target);
   mkdirSync(path.dirname(out), { recursive: true });
   const vsce = path.join(root, "node_modules/@vscode/vsce/vsce");
-  const options = ["--no-dependencies", "--allow-missing-repository", "--target", target];
-  execFileSync(process.execPath, [vsce, "package", ...options, "--out", out], {
-    cwd: root,
-    stdio: ["ignore", "ignore", "inherit"],
-  });
+  const options = ["--no-dependencies", "--allow-missing-repository", "--no-rewrite-relative-links"];
+  run(process.execPath, [vsce, "package", ...options, "--target", target, "--out", out]);
   console.log(`${path.relative(root, out)}: ${(statSync(out).size / 1024 ** 2).toFixed(1)} MB`);
   return out;
 }
@@ -66,11 +63,14 @@ function licence(name) {
 }
 
 /**
+ * Ends here if the program fails: it has said why.
  * @param {string} program
  * @param {string[]} args
  */
 function run(program, args) {
-  execFileSync(program, args, { cwd: root, stdio: "inherit" });
+  const { status, error } = spawnSync(program, args, { cwd: root, stdio: "inherit" });
+  if (error) console.error(error.message);
+  if (status !== 0) process.exit(1);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) build(process.argv[2]);

@@ -1,4 +1,6 @@
 /** The commands, as the palette, menus and keys have them. */
+import { readFile } from "node:fs/promises";
+import path from "node:path";
 import * as vscode from "vscode";
 
 import type { Hub } from "./chat/hub";
@@ -7,6 +9,10 @@ import { asKey, keep, keyOf, SecretLost, SECRETS, secretsFor, type SecretName } 
 import { fileContext, selectionContext, type LastEditor } from "./editor/context";
 import type { ContextFile, SecretsPatch } from "./protocol";
 import type { ToView } from "./shared/messages";
+import { candidates } from "./sidecar/candidates";
+import { makeEnvironment } from "./sidecar/environment";
+import { search } from "./sidecar/interpreters";
+import { environment } from "./sidecar/launch";
 import { PROVIDERS } from "./sidecar/models";
 import type { Sidecar } from "./sidecar/sidecar";
 
@@ -18,6 +24,10 @@ export interface CommandHost {
   secrets: vscode.SecretStorage;
   /** Keys that the machine could not keep. */
   passing: SecretsPatch;
+  /** The folders of the extension itself and of what it keeps. */
+  extensionPath: string;
+  storagePath: string;
+  log(message: string): void;
   showLog(): void;
   /** Give the sidecar settings and keys as they are now. */
   update(): Promise<void>;
@@ -47,6 +57,7 @@ export function registerCommands(host: CommandHost): vscode.Disposable[] {
     setKey: (secret?: SecretName) => setKey(host, secret),
     removeKey: () => removeKey(host),
     pickModel: () => pickModel(host),
+    installModels: () => installModels(host),
     pickInterpreter: () => pickInterpreter(host),
     restart: () => host.sidecar.restart(),
     showLog: () => host.showLog(),
@@ -161,6 +172,41 @@ async function pickModel({ hub }: CommandHost): Promise<void> {
     await settings.update(provider.model, model || undefined, vscode.ConfigurationTarget.Global);
   }
   await settings.update("provider", provider.id, vscode.ConfigurationTarget.Global);
+}
+
+/** Into an environment of the extension's own; nothing of the user's is changed. */
+async function installModels(host: CommandHost): Promise<void> {
+  const answer = await vscode.window.showInformationMessage(
+    "Install the libraries that talk to models?",
+    { modal: true, detail: "About 150 MB, with pip, into an environment of the extension's own." },
+    "Install",
+  );
+  if (answer !== "Install") return;
+  const { found } = await search(candidates({ setting: "", storage: "", log: host.log }));
+  if (!found) throw new Error("No Python was found to install them with.");
+  const text = await readFile(path.join(host.extensionPath, "bundle", "models.txt"), "utf8");
+  const requirements = text.split("\n").filter((line) => line && !line.startsWith("#"));
+  const progress = { location: vscode.ProgressLocation.Notification, title: "Libraries for models", cancellable: true };
+  await vscode.window.withProgress(progress, async ({ report }, token) => {
+    const stop = new AbortController();
+    token.onCancellationRequested(() => stop.abort());
+    await makeEnvironment({
+      python: found.command,
+      folder: path.join(host.storagePath, "venv"),
+      requirements,
+      env: environment(process.env),
+      signal: stop.signal,
+      onLine: (line) => {
+        host.log(line);
+        report({ message: line.slice(0, 80) });
+      },
+    });
+  });
+  const settings = vscode.workspace.getConfiguration("agentSidecar");
+  if (settings.inspect("interpreter")?.globalValue) {
+    await settings.update("interpreter", undefined, vscode.ConfigurationTarget.Global);
+  }
+  await host.sidecar.restart();
 }
 
 async function pickInterpreter(host: CommandHost): Promise<void> {

@@ -74,6 +74,7 @@ export function editorActions(host: ActionsHost): HubHost["actions"] {
       await host.run("agentSidecar.setKey", secret ?? undefined);
       return OK;
     },
+    "models/install": run(host, "agentSidecar.installModels"),
     "sidecar/restart": run(host, "agentSidecar.restart"),
     "sidecar/showLog": run(host, "agentSidecar.showLog"),
     "sidecar/pickInterpreter": run(host, "agentSidecar.pickInterpreter"),

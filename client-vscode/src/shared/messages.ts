@@ -143,6 +143,8 @@ export const ofEditor = {
   "model/pick": nothing,
   /** Ask for a key and keep it; of the provider in use if none is named. */
   "keys/set": v.object({ secret: v.nullish(v.string()) }),
+  /** Install what providers of models need, after asking. */
+  "models/install": nothing,
   "sidecar/restart": nothing,
   "sidecar/showLog": nothing,
   "sidecar/pickInterpreter": nothing,
@@ -166,6 +168,7 @@ export interface EditorResults {
   "chat/openInEditor": Done;
   "model/pick": Done;
   "keys/set": Done;
+  "models/install": Done;
   "sidecar/restart": Done;
   "sidecar/showLog": Done;
   "sidecar/pickInterpreter": Done;

@@ -8,7 +8,7 @@ import { Code } from "./Code";
 import { fork } from "./Header";
 import { Icon } from "./Icon";
 import { Menu } from "./Menu";
-import { RetryButton } from "./Notices";
+import { InstallButton, RetryButton } from "./Notices";
 
 const ENDINGS: Partial<Record<Message["status"], string>> = {
   interrupted: "Interrupted: the process that wrote it ended. What had come until then is kept.",
@@ -84,7 +84,7 @@ function PartView({ part, parts, message }: { part: Part; parts: Part[]; message
     case "error":
       return (
         <p class="notice error" role="alert">
-          <Icon name="error" /> {part.message} {part.hint}
+          <Icon name="error" /> {part.message} {part.hint} <InstallButton hint={part.hint} />
         </p>
       );
   }

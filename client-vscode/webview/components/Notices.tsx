@@ -62,6 +62,7 @@ export function Notices() {
             <Icon name="error" /> {failure.message} {failure.hint}
           </p>
           <p class="buttons">
+            <InstallButton hint={failure.hint} />
             {failure.messageId && <RetryButton messageId={failure.messageId} />}
             <button type="button" onClick={() => chat.dismiss()}>
               Dismiss
@@ -102,6 +103,16 @@ function ProblemButtons({ field }: { field: string }) {
       </button>
     </p>
   );
+}
+
+/** Offered where what is missing can be installed. */
+export function InstallButton({ hint }: { hint: string | null | undefined }) {
+  const chat = useChat();
+  return hint?.includes("agent-sidecar[llm]") ? (
+    <button type="button" onClick={() => chat.act(chat.request("models/install", {}))}>
+      Install them
+    </button>
+  ) : null;
 }
 
 export function RetryButton({ messageId }: { messageId: string }) {
