@@ -135,6 +135,8 @@ class Usage(Value, frozen=True, kw_only=True):
     output_tokens: int | None = None
     cached_tokens: int | None = None
     requests: int | None = None
+    cost_usd: float | None = None
+    """US dollars by the vendor's list prices, as far as they are known; nobody's bill."""
 
 
 class Message(Value, frozen=True, kw_only=True):

@@ -1305,6 +1305,8 @@ export interface Usage {
   outputTokens?: number | null;
   cachedTokens?: number | null;
   requests?: number | null;
+  /** US dollars by the vendor's list prices, as far as they are known; nobody's bill. */
+  costUsd?: number | null;
 }
 
 export interface UsageReported {

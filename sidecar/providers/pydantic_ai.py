@@ -134,7 +134,7 @@ class PydanticAIProvider:
                         )
                     if delta := _delta(event):
                         yield delta
-                for last in _ending(transcripts.adopt(response.get())):
+                for last in _ending(transcripts.adopt(response.get()), self._has_list_prices):
                     yield last
         except Exception as error:  # noqa: BLE001  # whatever a library raises
             is_answered = call is not None and call.is_answered
@@ -150,6 +150,11 @@ class PydanticAIProvider:
     async def aclose(self) -> None:
         if self._ready:
             await self._ready[0].close()
+
+    @property
+    def _has_list_prices(self) -> bool:
+        """Not where somebody else answers under the vendor's name: that may cost anything."""
+        return not getattr(self._config.settings, f"{self._config.settings.provider}_base_url")
 
     def _rehearse(self) -> None:
         from .vendor_messages import Transcripts
@@ -223,14 +228,14 @@ def _length(event: ModelResponseStreamEvent) -> int:
     return 0
 
 
-def _ending(reply: ModelResponse) -> list[ModelEvent]:
+def _ending(reply: ModelResponse, has_list_prices: bool) -> list[ModelEvent]:
     """What is known only once the stream has ended."""
     details: dict[str, Any] = reply.provider_details or {}
     if not details.get("finish_reason") and reply.finish_reason != "content_filter":
         raise NetworkError("The answer broke off before its end.")
     if reply.finish_reason == "error":
         raise NetworkError("The model failed in the middle of its answer.")
-    usage = ModelUsage(_usage(reply))
+    usage = ModelUsage(usage_of(reply, has_list_prices))
     if reply.finish_reason == "length":
         return [usage, ModelStop("maxTokens")]  # the last call may be cut off, so none is made
     if reply.finish_reason == "content_filter":
@@ -254,7 +259,7 @@ def _call(part: ToolCallPart) -> ToolCall:
     return ToolCall(part.tool_call_id, part.tool_name, arguments)
 
 
-def _usage(reply: ModelResponse) -> Usage:
+def usage_of(reply: ModelResponse, has_list_prices: bool) -> Usage:
     usage = reply.usage
     if usage.unmeasured_requests:
         return Usage(requests=1)
@@ -263,4 +268,13 @@ def _usage(reply: ModelResponse) -> Usage:
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cache_read_tokens,
         requests=1,
+        cost_usd=_cost(reply) if has_list_prices else None,
     )
+
+
+def _cost(reply: ModelResponse) -> float | None:
+    """By the prices that the library brings along; nobody is asked."""
+    try:
+        return float(reply.cost().total_price)
+    except (LookupError, ValueError, AssertionError):  # a model that it does not know
+        return None

@@ -342,3 +342,20 @@ async def test_the_environment_does_not_decide_where_a_key_goes(
             assert text_of(await events_of(provider, asking())) == "Yes."
         assert elsewhere.connections == 0
         assert "of-somebody-else" not in server.requests[0].raw
+
+
+def test_what_a_turn_costs_is_said_where_the_list_price_is_known() -> None:
+    from pydantic_ai.messages import ModelResponse
+    from pydantic_ai.usage import RequestUsage
+
+    from sidecar.providers.pydantic_ai import usage_of
+
+    def reply(model: str) -> ModelResponse:
+        usage = RequestUsage(input_tokens=1_000_000, output_tokens=0)
+        return ModelResponse(parts=[], usage=usage, model_name=model, provider_name="anthropic")
+
+    known = usage_of(reply("claude-sonnet-4-5"), True)
+    assert known.cost_usd is not None
+    assert 1 < known.cost_usd < 20
+    assert usage_of(reply("claude-sonnet-4-5"), False).cost_usd is None, "another may answer"
+    assert usage_of(reply("a-model-of-nobody"), True).cost_usd is None

@@ -5,7 +5,7 @@ import type { FoundFile } from "../../src/shared/messages";
 import { useChat } from "../hooks";
 import { Icon, IconButton } from "./Icon";
 import { Menu } from "./Menu";
-import { nameOf } from "./Message";
+import { dollars, nameOf } from "./Message";
 
 const MODES: AgentMode[] = ["chat", "build", "feedback"];
 
@@ -180,13 +180,14 @@ function Chips({ files, remove, add }: ChipsProps) {
 /** Tokens of what is shown of the conversation. */
 function Total() {
   const chat = useChat();
-  let sum = 0;
+  let [sum, cost] = [0, 0];
   for (const { usage } of chat.transcript.messages) {
     sum += (usage?.inputTokens ?? 0) + (usage?.outputTokens ?? 0);
+    cost += usage?.costUsd ?? 0;
   }
   return sum ? (
-    <span class="total" title="Tokens of the turns that are loaded">
-      {sum.toLocaleString("en")} tokens
+    <span class="total" title="Of the turns that are loaded; the cost is by list prices">
+      {sum.toLocaleString("en")} tokens{cost > 0 && ` · ${dollars(cost)}`}
     </span>
   ) : (
     <span class="total" />

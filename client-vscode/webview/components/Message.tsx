@@ -191,9 +191,15 @@ export function UsageLine({ usage }: { usage: Usage }) {
     [usage.cachedTokens, "cached"],
     [usage.outputTokens, "out"],
   ].flatMap(([count, what]) => (typeof count === "number" ? [`${count.toLocaleString("en")} ${what}`] : []));
+  if (typeof usage.costUsd === "number") said.push(dollars(usage.costUsd));
   return said.length ? (
-    <p class="usage" title="Tokens of this turn">
+    <p class="usage" title="Tokens of this turn, and what they cost by the vendor's list prices">
       {said.join(" · ")}
     </p>
   ) : null;
+}
+
+/** As many digits as say something: a turn may cost a hundredth of a cent. */
+export function dollars(amount: number): string {
+  return `$${amount.toLocaleString("en", { maximumSignificantDigits: 2, maximumFractionDigits: 6 })}`;
 }
