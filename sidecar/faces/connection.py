@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
+import anyio
 import msgspec
 
+from ..conversations import Conversation
 from ..events import CatchUp, Cursor, Delta, Event, Missing
 from ..interfaces import ConversationStore
 from ..journal import Journal, Subscription
@@ -43,6 +46,8 @@ class Connection:
         self._store = store
         self._flusher = flusher
         self._following: dict[str, Subscription] = {}
+        self._beginning: dict[str, anyio.Event] = {}
+        """Conversations that are about to be followed; set when that is decided."""
         self._delivered: dict[str, int] = {}
         self._cut_off: set[str] = set()
         self._missed: dict[tuple[str, str], bytes] = {}
@@ -50,17 +55,55 @@ class Connection:
 
     async def follow(self, conversation_id: str) -> None:
         """Events from now on, if they are not delivered already. Raises `NotFound`."""
+        await self._decided(conversation_id)
         if conversation_id in self._following:
             return
-        subscription = self._subscribe(conversation_id)
-        try:
+        with self._expected(conversation_id):
             if not self._journal.knows(conversation_id):
                 conversation = await self._store.get(conversation_id)
                 self._journal.begin(conversation_id, conversation.last_seq)
-        except BaseException:
+
+    async def follow_new(
+        self, conversation_id: str, make: Callable[[], Awaitable[Conversation]]
+    ) -> Conversation:
+        """Make a conversation and follow it from its first event: a prompt that was sent right
+        after it may be stored before anybody hears that it was made."""
+        await self._decided(conversation_id)
+        if conversation_id in self._following:
+            made = await make()
+        else:
+            with self._expected(conversation_id):
+                made = await make()
+                if made.conversation_id == conversation_id:
+                    self._journal.begin(conversation_id, made.last_seq)
+        if made.conversation_id != conversation_id:  # it had been made before, under another id
             self.unfollow(conversation_id)
+        await self.follow(made.conversation_id)
+        return made
+
+    async def _decided(self, conversation_id: str) -> None:
+        """Nobody is just about to follow it: who is may give up, or find nothing."""
+        while (other := self._beginning.get(conversation_id)) is not None:
+            await other.wait()
+
+    @contextmanager
+    def _expected(self, conversation_id: str) -> Iterator[None]:
+        """Hold back what is said of it until the block has ended, then deliver it; nothing is
+        followed if the block fails."""
+        beginning = self._beginning[conversation_id] = anyio.Event()
+        subscription = self._subscribe(conversation_id)
+        try:
+            yield
+        except BaseException:
+            if self._following.get(conversation_id) is subscription:
+                self.unfollow(conversation_id)
             raise
-        subscription.start()
+        else:
+            if self._following.get(conversation_id) is subscription:  # else somebody caught up
+                subscription.start()
+        finally:
+            del self._beginning[conversation_id]
+            beginning.set()
 
     async def catch_up(
         self, conversation_id: str, cursor: Cursor | None

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -222,9 +223,10 @@ class NativeFace:
     @method("conversation/create")
     async def create(self, params: wire.CreateConversation) -> Conversation:
         new = self._manager.new_conversation(params.conversation_id, params.mode, params.title)
-        made = await self._store.create(new, params.request_key, fingerprint(params))
-        await self._connection.follow(made.conversation_id)
-        return made
+        return await self._connection.follow_new(
+            new.conversation_id,
+            partial(self._store.create, new, params.request_key, fingerprint(params)),
+        )
 
     @method("conversation/list")
     async def list_conversations(self, params: wire.ListConversations) -> ConversationList:

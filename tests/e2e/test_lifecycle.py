@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.raw_client import RawClient, body_of, command, frame, frames_of, request
+from tests.requirements import proves
 
 Spawn = Callable[..., RawClient]
 
@@ -579,3 +580,23 @@ def test_a_wrong_command_line_is_explained(tmp_path: Path, args: list[str]) -> N
     assert b"usage" in done.stderr
     assert done.stdout == b""
     assert list(tmp_path.iterdir()) == []
+
+
+@proves("P3", "P12")
+def test_a_prompt_sent_along_with_its_conversation_is_heard_from_its_first_event(
+    spawn: Spawn,
+) -> None:
+    """A client that waits for nothing: both are on their way before the store is open."""
+    client = spawn()
+    ids = [f"c{number}" for number in range(40)]
+    client.start_request(
+        "initialize",
+        {"initializationOptions": {"settings": {"provider": "scripted", "maxActiveAgents": 50}}},
+    )
+    for id_ in ids:
+        client.start_request("conversation/create", {"conversationId": id_})
+        client.start_request("message/send", {"conversationId": id_, "input": "echo hello"})
+    for id_ in ids:
+        client.event(id_, "turnEnded")
+        numbers = [e["seq"] for e in client.events(id_) if e["type"] != "delta"]
+        assert numbers == list(range(1, len(numbers) + 1)), id_
