@@ -248,11 +248,17 @@ class Agent:
             approvals=self._host.approvals,
         )
         try:
-            outcome = await self._run_turn(self.turn, reply)
+            return await self._finish_turn(started, self.turn, reply)
+        finally:
+            self._host.flusher.ended(reply)
+
+    async def _finish_turn(self, started: StartedTurn, turn: Turn, reply: Reply) -> bool:
+        try:
+            outcome = await self._run_turn(turn, reply)
         except anyio.get_cancelled_exc_class():
             # Given up while the prompt was being taken up: nobody else knows of this turn.
             with anyio.CancelScope(shield=True):
-                await self._commit_end(started, self.turn.outcome(self._turn_end))
+                await self._commit_end(started, turn.outcome(self._turn_end))
             raise
         if await self._commit_end(started, outcome):
             self.history.add(started, outcome)

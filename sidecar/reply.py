@@ -22,6 +22,9 @@ FLUSH_UNITS = 8 * 1024
 RETRY_INTERVAL = 2.0
 """Seconds between attempts to store text while the store refuses."""
 
+END_PATIENCE = 1.0
+"""Seconds that a reader waits for a reply's end to be stored: longer than a commit takes."""
+
 Kind = Literal["text", "thinking"]
 
 
@@ -163,6 +166,8 @@ class Flusher:
         self._store = store
         self._on_degraded = on_degraded
         self._replies: dict[str, Reply] = {}
+        self._ending: dict[str, anyio.Event] = {}
+        """Conversations whose reply is whole and about to be stored so."""
         self._full = anyio.Event()
         self._present = anyio.Event()
         self._failing = False
@@ -173,8 +178,15 @@ class Flusher:
         self._present.set()
 
     def detach(self, reply: Reply) -> None:
+        """It takes no more text, and its end will be stored at once; `ended` has to follow."""
         if self._replies.get(reply.conversation_id) is reply:
             del self._replies[reply.conversation_id]
+            self._ending[reply.conversation_id] = anyio.Event()
+
+    def ended(self, reply: Reply) -> None:
+        """The end is stored, or never will be by us."""
+        if ending := self._ending.pop(reply.conversation_id, None):
+            ending.set()
 
     def notice(self, reply: Reply) -> None:
         """Ask for a tick now if this reply has run far ahead of the store."""
@@ -195,6 +207,10 @@ class Flusher:
         """Store what has streamed so far, so that a reader who joins can count on it."""
         if reply := self._replies.get(conversation_id):
             await self.flush((reply,))
+        elif ending := self._ending.get(conversation_id):
+            # Its last words are in no chunk: they come with the end, which is on its way.
+            with anyio.move_on_after(END_PATIENCE):
+                await ending.wait()
 
     async def flush(self, replies: Sequence[Reply]) -> None:
         async with self._lock:

@@ -325,6 +325,7 @@ class Play:
         if self.turn is None:
             return
         self.flusher.detach(self.reply)
+        self.flusher.ended(self.reply)
         outcome = TurnOutcome(
             stop_reason=StopReason.END_TURN,
             status=MessageStatus.COMPLETE,

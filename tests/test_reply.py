@@ -15,7 +15,7 @@ from sidecar.errors import PersistenceFailed
 from sidecar.events import Delta, utf16_length
 from sidecar.interfaces import ModelStop, TextChunk, TextDelta
 from sidecar.journal import Journal
-from sidecar.reply import FLUSH_INTERVAL, FLUSH_UNITS, RETRY_INTERVAL, Flusher, Reply
+from sidecar.reply import END_PATIENCE, FLUSH_INTERVAL, FLUSH_UNITS, RETRY_INTERVAL, Flusher, Reply
 from tests.fakes import FakeModel
 from tests.managers import VIRTUAL, begin, living, recorded, settle, until
 from tests.requirements import proves
@@ -235,6 +235,36 @@ async def test_a_failing_store_is_not_asked_more_often_because_more_text_comes()
                 await anyio.sleep(0.01)
         assert len(records.of("text could not be stored")) <= 2
         tasks.cancel_scope.cancel()
+
+
+@proves("P3")
+@pytest.mark.anyio
+async def test_a_reader_that_comes_while_the_end_is_being_stored_waits_for_it() -> None:
+    """The last words are in no chunk: without the end they would be missing from its page."""
+    _, flusher, _ = flushing()
+    reply, _ = heard("a")
+    flusher.attach(reply)
+    reply.append("text", "the last words")
+    flusher.detach(reply)
+    async with anyio.create_task_group() as tasks:
+        come = begin(tasks, flusher.flush_conversation, "a")
+        await settle()
+        assert not come.done.is_set()
+        flusher.ended(reply)
+        await settle()
+        assert come.done.is_set()
+    await flusher.flush_conversation("a")
+
+
+@pytest.mark.anyio
+async def test_a_reader_does_not_wait_for_ever_for_an_end_that_cannot_be_stored() -> None:
+    _, flusher, _ = flushing()
+    reply, _ = heard("a")
+    flusher.attach(reply)
+    flusher.detach(reply)
+    before = anyio.current_time()
+    await flusher.flush_conversation("a")
+    assert anyio.current_time() - before == pytest.approx(END_PATIENCE, rel=0.01)
 
 
 @pytest.mark.anyio
