@@ -112,15 +112,13 @@ test("conversations are searched, renamed, and deleted with a way back", async (
 });
 
 test("what is not sent yet survives", async ({ workbench }) => {
+  const DRAFT = "half a thought";
   let chat = await workbench.openChat();
   await chat.newConversation();
-  await chat.composer.fill("half a thought");
-  await workbench.hideChat();
-  chat = await workbench.openChat();
-  assert.equal(await chat.composer.inputValue(), "half a thought");
-
-  await workbench.reloadWindow();
-  chat = await workbench.openChat();
-  await chat.frame.getByText("half a thought").waitFor();
-  assert.equal(await chat.composer.inputValue(), "half a thought");
+  await chat.composer.fill(DRAFT);
+  for (const leave of [() => workbench.hideChat(), () => workbench.reloadWindow(), () => workbench.crashAndReopen()]) {
+    await leave();
+    chat = await workbench.openChat();
+    await eventually(async () => (await chat.composer.inputValue()) === DRAFT, "the draft is there again");
+  }
 });

@@ -9,7 +9,9 @@ import { eventually } from "./waiting.mjs";
 
 const ORIGINAL = "def hello():\n    return 'hello'\n";
 const CHANGED = "def hello():\n    return 'goodbye'\n";
-const test = suite({ files: { "hello.py": ORIGINAL } });
+const test = suite({
+  files: { "hello.py": ORIGINAL, "main.py": "from hello import hello\n\n", "draft.py": "first = 1\n" },
+});
 
 test("a selection goes along with the question", async ({ workbench, model }) => {
   await openFile(workbench);
@@ -41,6 +43,7 @@ test("a change is shown before it is made, and made if it is wanted", async ({ w
 
   await apply.click();
   await notification.getByRole("button", { name: "Apply" }).click();
+  await page.locator(".monaco-diff-editor").waitFor({ state: "detached" });
   await page.locator(".editor-instance .view-lines").getByText("goodbye").waitFor();
   await save(workbench);
   await eventually(() => server.read("hello.py") === CHANGED, "what is saved is the change");
@@ -48,7 +51,6 @@ test("a change is shown before it is made, and made if it is wanted", async ({ w
 
 test("code is inserted where the cursor was", async ({ workbench, model, server }) => {
   model.answers("One line", ["Here:\n\n```python\nprint(hello())\n```\n"]);
-  server.write("main.py", "from hello import hello\n\n");
   await openFile(workbench, "main.py");
   await workbench.page.keyboard.press("Control+End");
   const chat = await workbench.openChat();
@@ -65,7 +67,6 @@ test("code is inserted where the cursor was", async ({ workbench, model, server 
 
 test("the agent reads what is not saved yet", async ({ workbench, server }) => {
   server.change({ "agentSidecar.provider": "offline" });
-  server.write("draft.py", "first = 1\n");
   await openFile(workbench, "draft.py");
   await workbench.page.keyboard.press("Control+End");
   await workbench.page.keyboard.type("second = 2  # not saved");

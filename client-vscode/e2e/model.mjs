@@ -86,6 +86,11 @@ export class Model {
     return this.requests.filter(({ messages }) => lastPrompt(messages) === prompt).length;
   }
 
+  /** Nothing is held any longer. */
+  openAll() {
+    for (const step of [...this.#scripts.values()].flat()) if (step instanceof Gate) step.open();
+  }
+
   async stop() {
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
@@ -105,13 +110,14 @@ export class Model {
     const key = (request.headers.authorization ?? "").replace(/^Bearer /, "");
     this.requests.push({ model, messages, key });
     const prompt = lastPrompt(messages);
+    const steps = this.#scripts.get(prompt) ?? [`You said: ${prompt}`];
     response.writeHead(200, { "content-type": "text/event-stream" });
-    for (const step of this.#scripts.get(prompt) ?? [`You said: ${prompt}`]) {
+    for (const step of steps) {
       if (step instanceof Gate) await step.wait();
       else response.write(event({ choices: [{ index: 0, delta: { content: step }, finish_reason: null }] }));
     }
     response.write(event({ choices: [{ index: 0, delta: {}, finish_reason: "stop" }] }));
-    response.write(event({ choices: [], usage: { prompt_tokens: 7, completion_tokens: 5, total_tokens: 12 } }));
+    response.write(event({ choices: [], usage: usage(body.length, steps.join("").length) }));
     response.end("data: [DONE]\n\n");
   }
 }
@@ -121,6 +127,16 @@ export function lastPrompt(messages) {
   const content = messages.findLast(({ role }) => role === "user")?.content ?? "";
   if (typeof content === "string") return content;
   return content.map(({ text }) => text ?? "").join("");
+}
+
+/**
+ * As a model would count them, roughly.
+ * @param {number} asked
+ * @param {number} said
+ */
+function usage(asked, said) {
+  const [prompt_tokens, completion_tokens] = [Math.ceil(asked / 4), Math.ceil(said / 4)];
+  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
 }
 
 /** @param {object} value */

@@ -39,8 +39,8 @@ def port() -> int:
 With \`base=0\` a value such as \`0x1F90\` is read as Python reads it.`;
 
 const THEMES = [
-  { name: "light", theme: "Default Light Modern", kind: "vscode-light" },
-  { name: "dark", theme: "Default Dark Modern", kind: "vscode-dark" },
+  { name: "light", theme: "Light Modern", kind: "vscode-light" },
+  { name: "dark", theme: "Dark Modern", kind: "vscode-dark" },
   { name: "high-contrast", theme: "Default High Contrast", kind: "vscode-high-contrast" },
 ];
 

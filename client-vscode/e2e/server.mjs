@@ -14,11 +14,13 @@ const QUIET = {
   "telemetry.telemetryLevel": "off",
   "workbench.startupEditor": "none",
   "workbench.tips.enabled": false,
+  "workbench.reduceMotion": "on",
   "workbench.enableExperiments": false,
   "workbench.secondarySideBar.defaultVisibility": "hidden",
   "extensions.autoCheckUpdates": false,
   "extensions.autoUpdate": false,
   "update.mode": "none",
+  "files.autoSave": "off",
   "chat.disableAIFeatures": true,
   "git.enabled": false,
   "window.commandCenter": false,
@@ -110,11 +112,9 @@ export class Server {
   }
 
   saveSettings() {
-    // Settings of the scope `machine` are read from another file than the others.
-    for (const scope of ["User", "Machine"]) {
-      const file = path.join(this.folder(`user/${scope}`), "settings.json");
-      writeFileSync(file, JSON.stringify(this.settings, null, 2));
-    }
+    // Those of the scope `User` are kept by the browser, which begins with none.
+    const file = path.join(this.folder("user/Machine"), "settings.json");
+    writeFileSync(file, JSON.stringify(this.settings, null, 2));
   }
 
   async start() {
@@ -161,8 +161,9 @@ export class Server {
       "--disable-getting-started-override",
       // The extension host of a window that was lost stays for hours otherwise, and its sidecar.
       ...["--reconnection-grace-time", "2"],
-      // Makes a built workbench take an extension's folder, and tests, from the address.
-      "--enable-smoke-test-driver",
+      // Makes a built workbench take an extension's folder and tests from the address. It also
+      // shows no notifications, so other tests are better off without.
+      ...(this.options.tests ? ["--enable-smoke-test-driver"] : []),
       ...(this.options.asksForTrust ? [] : ["--disable-workspace-trust"]),
     ];
   }

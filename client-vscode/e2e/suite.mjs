@@ -8,7 +8,7 @@ import { startBrowser, Workbench } from "./workbench.mjs";
 
 /**
  * @typedef {import("./server.mjs").ServerOptions} ServerOptions
- * @typedef {{ workbench: Workbench, model: Model, server: Server, open: () => Promise<Workbench> }} Scene
+ * @typedef {{ workbench: Workbench, model: Model, server: Server, open: () => Promise<Workbench>, t: import("node:test").TestContext }} Scene
  */
 
 /** What VS Code itself would ask of its gallery. */
@@ -38,7 +38,7 @@ export function suite(options = {}) {
    * @param {(scene: Scene) => Promise<void>} body
    */
   return (name, body) =>
-    test(name, async () => {
+    test(name, async (t) => {
       const { model, server, browser } = parts;
       assert.ok(model && server && browser);
       /** @type {Workbench[]} */
@@ -49,12 +49,13 @@ export function suite(options = {}) {
         return window;
       };
       try {
-        await body({ workbench: await open(), model, server, open });
+        await body({ workbench: await open(), model, server, open, t });
         for (const window of windows) assert.deepEqual(strays(window), [], "nothing leaves this machine");
       } catch (error) {
         for (const [number, window] of windows.entries()) await window.keepScreenshot(`${name} ${number}`);
         throw error;
       } finally {
+        model.openAll();
         for (const window of windows) await window.close();
       }
     });

@@ -2,7 +2,7 @@
 import { mkdirSync } from "node:fs";
 import path from "node:path";
 
-import { chromium as playwright } from "playwright-core";
+import { chromium as playwright, errors } from "playwright-core";
 
 import { Chat } from "./chat.mjs";
 import { chromium, root } from "./tools.mjs";
@@ -80,10 +80,15 @@ export class Workbench {
 
   /** @param {string} label */
   async command(label) {
-    await this.page.keyboard.press("F1");
-    const row = this.pick(label);
-    await this.page.locator(".quick-input-widget input").first().fill(`>${label}`);
-    await row.click();
+    const input = this.page.locator(".quick-input-widget input").first();
+    await input.waitFor({ state: "hidden" });
+    // The key is lost while the focus is on its way from one frame to another.
+    while (!(await input.isVisible())) {
+      await this.page.keyboard.press("F1");
+      await input.waitFor({ timeout: 1_000 }).catch(isTimeout);
+    }
+    await input.fill(`>${label}`);
+    await this.pick(label).click();
   }
 
   /** @param {string | RegExp} label */
@@ -151,6 +156,11 @@ export class Workbench {
       route.fulfill({ contentType: "application/octet-stream", body: Buffer.alloc(32, 7) }),
     );
   }
+}
+
+/** @param {unknown} error */
+function isTimeout(error) {
+  if (!(error instanceof errors.TimeoutError)) throw error;
 }
 
 /** @param {string} host */

@@ -190,7 +190,7 @@ export function UsageLine({ usage }: { usage: Usage }) {
     [usage.inputTokens, "in"],
     [usage.cachedTokens, "cached"],
     [usage.outputTokens, "out"],
-  ].flatMap(([count, what]) => (typeof count === "number" ? [`${count.toLocaleString("en")} ${what}`] : []));
+  ].flatMap(([count, what]) => (typeof count === "number" && count > 0 ? [`${count.toLocaleString("en")} ${what}`] : []));
   if (typeof usage.costUsd === "number") said.push(dollars(usage.costUsd));
   return said.length ? (
     <p class="usage" title="Tokens of this turn, and what they cost by the vendor's list prices">
