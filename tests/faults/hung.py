@@ -86,6 +86,9 @@ def gaps(client: RawClient, name: str) -> list[float]:
         at = found + 1
 
 
+KILLED_WITHIN = 1.0
+
+
 def is_of(message: Message, name: str) -> bool:
     if message.get("method") != "conversation/event":
         return False
@@ -97,6 +100,14 @@ def percentile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))]
 
 
+def is_gone(pid: int) -> bool:
+    """It has been killed; on a busy machine a process needs a moment to notice."""
+    end = time.monotonic() + KILLED_WITHIN
+    while processes.began(pid) is not None and time.monotonic() < end:
+        time.sleep(0.01)
+    return processes.began(pid) is None
+
+
 def experiment(folder: Path, count: int) -> str:
     aborts: list[float] = []
     alone: list[float] = []
@@ -106,7 +117,7 @@ def experiment(folder: Path, count: int) -> str:
             name = f"hung-{number}"
             pid = hang(client, name, HANGS[number % len(HANGS)])
             aborts.append(abort(client, name))
-            assert processes.began(pid) is None, f"{HANGS[number % len(HANGS)]} left its process"
+            assert is_gone(pid), f"{HANGS[number % len(HANGS)]} left its process"
         for number in range(max(1, count // 25)):
             alone += gaps(client, f"alone-{number}")
             hang(client, f"beside-{number}", "spin")
