@@ -23,7 +23,7 @@ BUNDLE = CLIENT / "bundle"
 LIBS = BUNDLE / "libs"
 STAMP = BUNDLE / "libs.stamp"
 
-PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 OLDEST = PYTHONS[0]
 PLATFORMS = {
     "linux-x64": ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64"],
@@ -55,8 +55,8 @@ def main(args: list[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         pip("wheel", "--no-deps", "--wheel-dir", scratch, str(ROOT))
         (wheel,) = Path(scratch).glob("*.whl")
-        versions = constraints(wheel, Path(scratch), args[0])
-        install(LIBS, OLDEST, args[0], "--constraint", str(versions), str(wheel))
+        versions = constraints(wheel, Path(scratch))
+        install(LIBS, OLDEST, PLATFORMS[args[0]], "--constraint", str(versions), str(wheel))
     for package in [d for d in packages() if d.metadata["Name"].lower() in LEFT_OUT]:
         remove(package)
     vendor_compiled(args[0])
@@ -74,32 +74,23 @@ def digest(target: str) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def constraints(wheel: Path, scratch: Path, target: str) -> Path:
+def constraints(wheel: Path, scratch: Path) -> Path:
     """The versions that also fit the libraries for models: an interpreter that has them gets our
-    packages before its own."""
+    packages before its own. Looked up for this platform, as not all of them are there for each."""
     report, file = scratch / "report.json", scratch / "constraints.txt"
-    wanted = f"agent-sidecar[llm] @ {wheel.as_uri()}"
     dry = ["--dry-run", "--ignore-installed", "--report", str(report)]
-    install(scratch / "nothing", OLDEST, target, *dry, wanted)
+    install(scratch / "nothing", OLDEST, [], *dry, f"agent-sidecar[llm] @ {wheel.as_uri()}")
     found = [item["metadata"] for item in json.loads(report.read_text())["install"]]
     pinned = [f"{m['name']}=={m['version']}" for m in found if m["name"] != "agent-sidecar"]
     file.write_text("\n".join(pinned))
     return file
 
 
-def install(folder: Path, version: str, target: str, *args: str) -> None:
-    where = [item for tag in PLATFORMS[target] for item in ("--platform", tag)]
+def install(folder: Path, version: str, tags: list[str], *args: str) -> None:
+    where = [item for tag in tags for item in ("--platform", tag)]
     python = ["--implementation", "cp", "--python-version", version, "--only-binary=:all:"]
-    pip(
-        "install",
-        "--no-compile",
-        "--no-warn-conflicts",
-        "--target",
-        str(folder),
-        *where,
-        *python,
-        *args,
-    )
+    quiet = ["--no-compile", "--no-warn-conflicts"]
+    pip("install", *quiet, "--target", str(folder), *where, *python, *args)
 
 
 def pip(*args: str) -> None:
@@ -119,7 +110,7 @@ def vendor_compiled(target: str) -> None:
             remove(package)
             for version in PYTHONS:
                 folder = BUNDLE / f"libs-cp{version.replace('.', '')}"
-                install(folder, version, target, "--no-deps", f"{name}=={release}")
+                install(folder, version, PLATFORMS[target], "--no-deps", f"{name}=={release}")
 
 
 def remove(package: Distribution) -> None:

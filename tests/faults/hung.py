@@ -123,9 +123,10 @@ def experiment(folder: Path, count: int) -> str:
             hang(client, f"beside-{number}", "spin")
             beside += gaps(client, f"with-{number}")
             abort(client, f"beside-{number}")
+        before_it = len(client.frames)
         hang(client, "told", "nap")
         began = time.monotonic()
-        client.notification("window/showMessage", type=2)
+        client.notification("window/showMessage", after=before_it, type=2)
         told = time.monotonic() - began
         abort(client, "told")
     before, after = (percentile(sorted(values), 0.99) for values in (alone, beside))
