@@ -12,7 +12,7 @@ import { setUp } from "./setup.mjs";
 import { isNewest, missing, root } from "./tools.mjs";
 
 /** What touches the editor's own API; the rest does not depend on its version. */
-const FOR_OLDEST = ["vsix", "chat", "survival", "editor", "inhost"];
+const FOR_OLDEST = ["vsix", "chat", "survival", "editor", "approval", "inhost"];
 const FOR_NEWEST = [...FOR_OLDEST, "windows", "trust", "secrets", "large", "participant", "pictures"];
 
 const reason = missing();
@@ -25,7 +25,7 @@ build();
 const asked = process.argv.slice(2);
 const names = asked.length ? asked : isNewest ? FOR_NEWEST : FOR_OLDEST;
 const files = names.map((name) => path.join("e2e", `${name}.test.mjs`));
-const { status } = spawnSync(process.execPath, ["--test", "--test-concurrency=1", ...files], {
+const { status } = spawnSync(process.execPath, ["--test", "--test-concurrency=1", "--test-reporter=spec", ...files], {
   cwd: root,
   stdio: "inherit",
 });

@@ -4,6 +4,7 @@ import path from "node:path";
 import * as vscode from "vscode";
 
 import type { Hub } from "./chat/hub";
+import { asError } from "./chat/link";
 import { VIEW, type ChatViews } from "./chat/views";
 import { asKey, keep, keyOf, SecretLost, SECRETS, secretsFor, type SecretName } from "./config/secrets";
 import { fileContext, selectionContext, type LastEditor } from "./editor/context";
@@ -74,8 +75,8 @@ async function openChat(): Promise<void> {
 
 async function compose(host: CommandHost, letter: Partial<Letter>): Promise<void> {
   const defaults = { text: "", files: [], send: false, newConversation: false, mode: null };
-  host.hub.deliver({ type: "compose", ...defaults, ...letter });
-  await openChat();
+  const isThere = host.hub.deliver({ type: "compose", ...defaults, ...letter });
+  if (!isThere) await openChat();
 }
 
 function selection(host: CommandHost): ContextFile[] {
@@ -114,7 +115,7 @@ async function setMode({ hub }: CommandHost): Promise<void> {
 }
 
 async function setKey(host: CommandHost, secret?: SecretName): Promise<void> {
-  const name = secret && secret in SECRETS ? secret : await pickSecret(host, "Which key?");
+  const name = secret && secret in SECRETS ? secret : await pickSecret("Which key?");
   if (!name) return;
   const pasted = await vscode.window.showInputBox({
     title: SECRETS[name].label,
@@ -137,15 +138,16 @@ async function setKey(host: CommandHost, secret?: SecretName): Promise<void> {
 }
 
 async function removeKey(host: CommandHost): Promise<void> {
-  const name = await pickSecret(host, "Which key should be forgotten?");
+  const name = await pickSecret("Which key should be forgotten?");
   if (!name) return;
   delete host.passing[name];
   await host.secrets.delete(keyOf(name));
   await host.update();
 }
 
-async function pickSecret({ hub }: CommandHost, title: string): Promise<SecretName | undefined> {
-  const names = secretsFor(hub.currentSettings?.provider);
+/** Of the provider that is chosen: without its key the sidecar still uses the one before. */
+async function pickSecret(title: string): Promise<SecretName | undefined> {
+  const names = secretsFor(vscode.workspace.getConfiguration("agentSidecar").get("provider"));
   if (names.length === 1) return names[0];
   const items = names.map((name) => ({ label: SECRETS[name].label, name }));
   return (await vscode.window.showQuickPick(items, { title }))?.name;
@@ -182,7 +184,7 @@ async function installModels(host: CommandHost): Promise<void> {
     "Install",
   );
   if (answer !== "Install") return;
-  const { found } = await search(candidates({ setting: "", storage: "", log: host.log }));
+  const { found } = await search(candidates({ setting: "", storage: null, log: host.log }));
   if (!found) throw new Error("No Python was found to install them with.");
   const text = await readFile(path.join(host.extensionPath, "bundle", "models.txt"), "utf8");
   const requirements = text.split("\n").filter((line) => line && !line.startsWith("#"));
@@ -222,9 +224,10 @@ async function pickInterpreter(host: CommandHost): Promise<void> {
 }
 
 /** What a person, or a bug report, wants to know of it. No key and no text is in it. */
-async function doctor({ hub }: CommandHost): Promise<void> {
-  const status = await hub.request("sidecar/status", {});
-  const content = JSON.stringify(status, null, 2);
+async function doctor({ hub, sidecar }: CommandHost): Promise<void> {
+  const status = await hub.request("sidecar/status", {}).catch((error: unknown) => ({ error: asError(error) }));
+  const editor = `${vscode.env.appName} ${vscode.version}, ${process.platform} ${process.arch}`;
+  const content = JSON.stringify({ editor, connection: sidecar.connection, ...status }, null, 2);
   const document = await vscode.workspace.openTextDocument({ language: "json", content });
   await vscode.window.showTextDocument(document);
 }

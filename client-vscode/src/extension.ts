@@ -4,11 +4,13 @@ import os from "node:os";
 import * as vscode from "vscode";
 
 import { Hub } from "./chat/hub";
+import { registerLanguageModel } from "./chat/languageModel";
 import { Participant } from "./chat/participant";
-import { ChatViews } from "./chat/views";
+import { ChatViews, VIEW } from "./chat/views";
 import { registerCommands } from "./commands";
 import { secretsOf } from "./config/secrets";
 import { chosen, settingsOf } from "./config/settings";
+import { update } from "./config/update";
 import { editorActions } from "./editor/actions";
 import { editorState, LastEditor } from "./editor/context";
 import { Changes } from "./editor/diff";
@@ -17,7 +19,7 @@ import { Log } from "./log";
 import type { InitializationOptions, SecretsPatch } from "./protocol";
 import { candidates } from "./sidecar/candidates";
 import { plan } from "./sidecar/launch";
-import { Sidecar, SidecarGone } from "./sidecar/sidecar";
+import { Sidecar } from "./sidecar/sidecar";
 import { StatusItem } from "./status";
 
 const SESSION = "sessionId";
@@ -44,10 +46,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     log: log.write,
     say: (type, message) => void SHOW[type]?.(message, "Show log").then((picked) => picked && log.channel.show()),
     changed: () => void hub.sidecarChanged(),
-    heard: (method, params) => {
-      hub.heard(method, params);
-      if (method === "conversation/event") participant.hear(params as never);
-    },
+    heard: (method, params) => hub.heard(method, params),
     answers: { "editor/readFile": readFile, "editor/applyEdit": applyEdit },
   });
   running = sidecar;
@@ -59,6 +58,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     editor: () => editorState(editor.current),
     warn: (message) => log.write({ level: "warning", message }),
     alarm: (message) => void vscode.window.showErrorMessage(message),
+    asked: ({ title, conversationId }) => void showQuestion(title, conversationId),
     changed: () => status.show(standing()),
     actions: editorActions({
       editor,
@@ -69,11 +69,17 @@ export function activate(context: vscode.ExtensionContext): Api {
     }),
   });
   const views = new ChatViews(hub, context.extensionUri);
-  const participant = new Participant(sidecar, context.extensionUri);
+  const participant = new Participant(hub, context.extensionUri);
 
   function standing() {
     const { connection } = sidecar;
     return { connection, model: hub.model, agent: hub.agent(hub.shown), questions: hub.questions };
+  }
+
+  async function showQuestion(title: string, conversationId: string): Promise<void> {
+    const picked = await vscode.window.showInformationMessage(`An agent asks: ${title}?`, "Show");
+    if (!picked) return;
+    if (!hub.deliver({ type: "show", conversationId })) await vscode.commands.executeCommand(`${VIEW}.focus`);
   }
 
   async function exported(conversationId: string, format: "markdown" | "json") {
@@ -84,16 +90,11 @@ export function activate(context: vscode.ExtensionContext): Api {
     return { data: data ?? "", title: conversation.title ?? "" };
   }
 
-  async function update(): Promise<void> {
+  async function updated(): Promise<void> {
     try {
-      const { settings, secrets } = await options(context, passing);
-      const { problems } = await sidecar.request("settings/update", { settings, secrets });
-      for (const problem of problems) {
-        void vscode.window.showWarningMessage(`${problem.field}: ${problem.message} ${problem.hint}`);
-      }
-      await hub.learn();
+      await update(sidecar, hub, () => options(context, passing));
     } catch (error) {
-      if (!(error instanceof SidecarGone)) log.write({ level: "error", message: (error as Error).message });
+      log.write({ level: "error", message: `settings: ${(error as Error).message}` });
     }
   }
 
@@ -104,6 +105,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     changes.subscription,
     ...views.register(),
     ...participant.register(),
+    ...registerLanguageModel(hub, (message) => log.write({ level: "info", message })),
     ...registerCommands({
       hub,
       views,
@@ -115,16 +117,16 @@ export function activate(context: vscode.ExtensionContext): Api {
       storagePath: context.globalStorageUri.fsPath,
       log: (message) => log.write({ level: "info", message }),
       showLog: () => log.channel.show(),
-      update,
+      update: updated,
     }),
     vscode.workspace.onDidChangeConfiguration((change) => {
       if (STARTS_ANEW.some((name) => change.affectsConfiguration(name))) void sidecar.restart();
-      else if (change.affectsConfiguration("agentSidecar")) void update();
+      else if (change.affectsConfiguration("agentSidecar")) void updated();
     }),
     vscode.workspace.onDidGrantWorkspaceTrust(() => void sidecar.restart()),
     vscode.workspace.onDidChangeWorkspaceFolders(() => void sidecar.restart()),
     context.secrets.onDidChange(({ key }) => {
-      if (key.startsWith("agentSidecar.")) void update(); // also by another window
+      if (key.startsWith("agentSidecar.")) void updated(); // also by another window
     }),
     vscode.window.onDidChangeActiveTextEditor(() => hub.show()),
     vscode.window.onDidChangeTextEditorSelection(({ textEditor }) => hub.selectionMoved(textEditor.selection.isEmpty)),
@@ -175,6 +177,8 @@ async function options(
   return {
     protocolVersions: [1],
     sessionId: await session(context),
+    // The extension reads as well: without it, the last document to go would end all subscriptions.
+    webviewId: "extension",
     workspaceTrusted: vscode.workspace.isTrusted,
     settings: settingsOf((name) => configuration.inspect(name), vscode.workspace.isTrusted),
     secrets: await secretsOf(context.secrets, process.env, passing),

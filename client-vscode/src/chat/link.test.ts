@@ -94,6 +94,21 @@ test("a document that is hidden gets nothing, follows nothing, and begins anew",
   expect(posted.map(({ type }) => type)).toEqual(["state"]);
 });
 
+test("an answer for a document that was there before is not given to its successor", async () => {
+  const answers: ((result: never) => void)[] = [];
+  const { link, posted } = linked({ request: () => new Promise((resolve) => answers.push(resolve)) });
+  await link.receive({ type: "ready" });
+  const old = link.receive(ask("conversation/list", {}, 1));
+  link.end();
+  await link.receive({ type: "ready" });
+  const fresh = link.receive(ask("conversation/search", { query: "x" }, 1));
+  posted.length = 0;
+  answers[0]?.("old" as never);
+  answers[1]?.("new" as never);
+  await Promise.all([old, fresh]);
+  expect(posted).toEqual([{ type: "response", id: 1, result: "new" }]);
+});
+
 test.each([
   null,
   7,

@@ -31,17 +31,28 @@ export interface LinkHost {
   warn(message: string): void;
 }
 
+/** Where a document is shown. */
+export interface Place {
+  /** Bring it to the front. */
+  reveal?(): void;
+  /** A tab keeps itself what it shows; the view shows what it showed the last time. */
+  isTab?: boolean;
+}
+
 export class Link {
   /** The conversation that the document shows, and those that it follows. */
   shown: string | null = null;
   readonly follows = new Set<string>();
   private isReady = false;
+  /** Documents come and go in one place, and each counts its requests from one. */
+  private documents = 0;
   private readonly batches: Batches;
 
   constructor(
-    readonly webviewId: string,
+    private readonly name: string,
     private readonly host: LinkHost,
     post: (message: ToView) => void,
+    readonly place: Place = {},
   ) {
     this.batches = new Batches(post);
   }
@@ -58,8 +69,14 @@ export class Link {
       this.begin();
       return;
     }
+    const { documents } = this;
     const outcome = await this.outcome(message.method, message.params);
-    if (this.isReady) this.batches.send({ type: "response", id: message.id, ...outcome });
+    if (documents === this.documents) this.send({ type: "response", id: message.id, ...outcome });
+  }
+
+  /** Of the document that is there: the sidecar may still be at the goodbye of the one before. */
+  get webviewId(): string {
+    return `${this.name}.${this.documents}`;
   }
 
   get isVisible(): boolean {
@@ -88,11 +105,11 @@ export class Link {
   }
 
   private begin(): void {
-    this.batches.drop();
-    this.forsake(); // of an earlier document in the same place, which said nothing as it went
+    this.end(); // of an earlier document in the same place, which said nothing as it went
     this.isReady = true;
-    this.host.appeared(this);
+    this.documents += 1;
     this.showState();
+    this.host.appeared(this);
   }
 
   private forsake(): void {

@@ -5,8 +5,9 @@
 import { randomUUID } from "node:crypto";
 import * as vscode from "vscode";
 
-import type { Event } from "../protocol";
-import type { Sidecar } from "../sidecar/sidecar";
+import type { Hub } from "./hub";
+import { asError } from "./link";
+import { replyReader } from "./reply";
 
 export const PARTICIPANT = "agentSidecar.participant";
 
@@ -16,10 +17,8 @@ interface Metadata {
 }
 
 export class Participant {
-  private readonly readers = new Set<(event: Event) => void>();
-
   constructor(
-    private readonly sidecar: Sidecar,
+    private readonly hub: Hub,
     private readonly extensionUri: vscode.Uri,
   ) {}
 
@@ -30,10 +29,6 @@ export class Participant {
     return [participant];
   }
 
-  hear(event: Event): void {
-    for (const reader of this.readers) reader(event);
-  }
-
   private async answer(
     request: vscode.ChatRequest,
     context: vscode.ChatContext,
@@ -42,29 +37,18 @@ export class Participant {
   ): Promise<vscode.ChatResult> {
     const conversationId = await this.conversation(context);
     const metadata: Metadata = { conversationId };
-    await this.sidecar.request("conversation/subscribe", { conversationId });
     const requestKey = randomUUID();
-    const read = reader(conversationId, requestKey, stream);
-    this.readers.add(read);
-    const stop = token.onCancellationRequested(() => {
-      this.sidecar.request("agent/cancel", { conversationId }).catch(() => undefined); // it is over
-    });
+    const reading = this.hub.read(conversationId, replyReader(requestKey, stream));
     try {
-      const result = await this.sidecar.request("message/send", {
-        conversationId,
-        input: request.prompt,
-        requestKey,
-        contextFiles: request.references.flatMap(fileOf),
-      });
-      if (result.error) {
-        return { metadata, errorDetails: { message: [result.error.message, result.error.hint].filter(Boolean).join(" ") } };
-      }
+      // Cancelling the request ends this prompt's turn, or takes it out of the queue; no other.
+      const prompt = { conversationId, input: request.prompt, requestKey, contextFiles: request.references.flatMap(fileOf) };
+      await this.hub.request("message/send", prompt, token);
       return { metadata };
     } catch (error) {
-      return { metadata, errorDetails: { message: (error as Error).message } };
+      const { message, hint } = asError(error);
+      return { metadata, errorDetails: { message: [message, hint].filter(Boolean).join(" ") } };
     } finally {
-      this.readers.delete(read);
-      stop.dispose();
+      reading.dispose();
     }
   }
 
@@ -74,35 +58,9 @@ export class Participant {
       const metadata = turn instanceof vscode.ChatResponseTurn ? turn.result.metadata : undefined;
       if (typeof metadata?.["conversationId"] === "string") return metadata["conversationId"];
     }
-    const made = await this.sidecar.request("conversation/create", { requestKey: randomUUID() });
+    const made = await this.hub.request("conversation/create", { requestKey: randomUUID() });
     return made.conversationId;
   }
-}
-
-/** Passes on the text of the one turn that answers the prompt with this key. */
-function reader(
-  conversationId: string,
-  requestKey: string,
-  stream: vscode.ChatResponseStream,
-): (event: Event) => void {
-  let prompt: string | null = null;
-  let turn: string | null = null;
-  let reply: string | null = null;
-  const lengths = new Map<number, number>();
-  return (event) => {
-    if (event.conversationId !== conversationId) return;
-    if (event.type === "turnQueued" && event.requestKey === requestKey) prompt = event.messageId;
-    else if (event.type === "turnStarted" && event.messageId === prompt) turn = event.turnId;
-    else if (event.type === "messageStarted" && event.turnId === turn && event.role !== "user") {
-      reply = event.messageId;
-    } else if (event.type === "toolStarted" && event.turnId === turn) stream.progress(`${event.name} …`);
-    else if (event.type === "delta" && event.messageId === reply && event.kind === "text") {
-      const had = lengths.get(event.part) ?? 0;
-      const fresh = event.text.slice(Math.max(had - event.offset, 0));
-      lengths.set(event.part, Math.max(had, event.offset + event.text.length));
-      if (fresh) stream.markdown(fresh);
-    }
-  };
 }
 
 function fileOf(reference: vscode.ChatPromptReference) {

@@ -5,7 +5,7 @@ import * as vscode from "vscode";
 import type { ToView } from "../shared/messages";
 import { page } from "./html";
 import type { Hub } from "./hub";
-import type { Link } from "./link";
+import type { Link, Place } from "./link";
 
 export const VIEW = "agentSidecar.chat";
 export const EDITOR = "agentSidecar.chatEditor";
@@ -25,7 +25,7 @@ export class ChatViews implements vscode.WebviewViewProvider, vscode.WebviewPane
 
   /** Called again when the view is moved: the one before was disposed, and nothing went with it. */
   resolveWebviewView(view: vscode.WebviewView): void {
-    const link = this.attach(view.webview, null);
+    const link = this.attach(view.webview, { reveal: () => view.show() });
     view.onDidChangeVisibility(() => {
       if (!view.visible) link.end();
     });
@@ -47,18 +47,23 @@ export class ChatViews implements vscode.WebviewViewProvider, vscode.WebviewPane
 
   private adopt(panel: vscode.WebviewPanel, conversationId: string | null): void {
     panel.iconPath = vscode.Uri.joinPath(this.extensionUri, "media", "icon.svg");
-    const link = this.attach(panel.webview, conversationId);
+    const link = this.attach(panel.webview, {
+      shown: conversationId,
+      isTab: true,
+      reveal: () => panel.reveal(),
+    });
     panel.onDidChangeViewState(() => {
       if (!panel.visible) link.end();
+      else if (panel.active) this.hub.use(link);
     });
     panel.onDidDispose(() => this.hub.unlink(link));
   }
 
-  private attach(webview: vscode.Webview, conversationId: string | null): Link {
+  private attach(webview: vscode.Webview, place: Place & { shown?: string | null }): Link {
     const folder = vscode.Uri.joinPath(this.extensionUri, "dist");
     webview.options = { enableScripts: true, localResourceRoots: [folder] };
     const post = (message: ToView) => void webview.postMessage(message);
-    const link = this.hub.link(randomUUID(), post, conversationId);
+    const link = this.hub.link(randomUUID(), post, place);
     webview.onDidReceiveMessage((message: unknown) => link.receive(message));
     const address = (name: string) => webview.asWebviewUri(vscode.Uri.joinPath(folder, name)).toString();
     webview.html = page({

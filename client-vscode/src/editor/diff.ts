@@ -1,7 +1,7 @@
 /** A change of a file, shown as a difference before it is made. */
 import * as vscode from "vscode";
 
-import { difference } from "./difference";
+import { difference, endedAs } from "./difference";
 import { nameOf } from "./paths";
 
 const SCHEME = "agent-sidecar-change";
@@ -16,9 +16,9 @@ export class Changes implements vscode.TextDocumentContentProvider {
   }
 
   /** Show the change, and make it if the user says so. False: not made. */
-  async propose(uri: vscode.Uri, newText: string): Promise<boolean> {
-    const document = await vscode.workspace.openTextDocument(uri);
-    const { version } = document;
+  async propose(uri: vscode.Uri, proposed: string): Promise<boolean> {
+    const text = (await vscode.workspace.openTextDocument(uri)).getText();
+    const newText = endedAs(text, proposed);
     const changed = uri.with({ scheme: SCHEME, query: String((this.count += 1)) });
     this.texts.set(changed.toString(), newText);
     try {
@@ -30,7 +30,8 @@ export class Changes implements vscode.TextDocumentContentProvider {
         "Discard",
       );
       if (answer !== "Apply") return false;
-      if (document.version !== version) {
+      const document = await vscode.workspace.openTextDocument(uri);
+      if (document.getText() !== text) {
         void vscode.window.showWarningMessage(`${nameOf(uri)} was changed meanwhile. Nothing was applied.`);
         return false;
       }

@@ -16,3 +16,8 @@ export function difference(
   const end = Math.max(before.length - same, start);
   return { start, end, inserted: after.slice(start, after.length - (before.length - end)) };
 }
+
+/** A block of code in a chat ends with its last letter; a file ends its last line, if it did before. */
+export function endedAs(before: string, after: string): string {
+  return before.endsWith("\n") && !after.endsWith("\n") ? `${after}\n` : after;
+}

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { difference } from "./difference";
+import { difference, endedAs } from "./difference";
 import { best } from "./finding";
 
 const PIECES = ["", "a", "b", "\n", "\r\n", "ab", "ba", "\r\na", "😀"];
@@ -21,6 +21,13 @@ test("the stretch that differs, put in place, makes the one text the other", () 
 test("it is as small as it can be", () => {
   expect(difference("one two three", "one 2 three")).toEqual({ start: 4, end: 7, inserted: "2" });
   expect(difference("same", "same")).toEqual({ start: 4, end: 4, inserted: "" });
+});
+
+test("the last line ends as it did before", () => {
+  expect(endedAs("a\n", "b")).toBe("b\n");
+  expect(endedAs("a\r\n", "b\r\n")).toBe("b\r\n");
+  expect(endedAs("a", "b")).toBe("b");
+  expect(endedAs("", "b")).toBe("b");
 });
 
 test("a file is found by its name first, then by its path, then by its letters", () => {

@@ -21,8 +21,8 @@ interface PythonApi {
 export interface Places {
   /** The setting `agentSidecar.interpreter`, as far as it counts. */
   setting: string;
-  /** Where the extension keeps an environment of its own. */
-  storage: string;
+  /** Where the extension keeps an environment of its own; null: that one is not wanted. */
+  storage: string | null;
   log(message: string): void;
 }
 
@@ -33,8 +33,10 @@ export async function* candidates(places: Places): AsyncIterable<Candidate> {
     yield { source: "the setting 'agentSidecar.interpreter'", command, args: [] };
     return; // who chose one does not want another
   }
-  const own = ofEnvironment(path.join(places.storage, "venv"), process.platform);
-  yield { source: "the extension's own environment", command: own, args: [] };
+  if (places.storage !== null) {
+    const own = ofEnvironment(path.join(places.storage, "venv"), process.platform);
+    yield { source: "the extension's own environment", command: own, args: [] };
+  }
   if (vscode.workspace.isTrusted) {
     const ways = [
       ["the Python Environments extension", fromEnvironments],

@@ -35,6 +35,13 @@ export interface End {
 }
 
 const TAIL_LINES = 40;
+/** What requests fail with that were not answered. */
+const BROKEN_OFF = new Set<number>([
+  ErrorCodes.PendingResponseRejected,
+  ErrorCodes.ConnectionInactive,
+  ErrorCodes.MessageWriteError,
+  ErrorCodes.MessageReadError,
+]);
 
 export class SidecarConnection {
   private readonly child: ChildProcessWithoutNullStreams;
@@ -126,14 +133,13 @@ export class SidecarConnection {
   }
 
   /**
-   * Raises the answer that was an error. Of a connection that broke off the reason is how the
-   * process ended, and `ended` tells that: then this never returns.
+   * Raises the answer that was an error. If there was none the connection has broken off: then it
+   * returns when the process has ended, and all who wait for that know.
    */
-  async reasonOf(error: unknown): Promise<never> {
-    if (error instanceof ResponseError && error.code !== ErrorCodes.PendingResponseRejected) throw error;
+  async reasonOf(error: unknown): Promise<void> {
+    if (error instanceof ResponseError && !BROKEN_OFF.has(error.code)) throw error;
     this.kill();
     await this.ended;
-    return new Promise(() => undefined);
   }
 
   kill(): void {

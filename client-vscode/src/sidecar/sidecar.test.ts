@@ -11,7 +11,7 @@ const KEY = "canary-4711";
 let running: Sidecar | undefined;
 afterEach(() => running?.stop());
 
-function supervised(plan: () => Promise<Launch>, restarts = new Restarts()) {
+function supervised(plan: () => Promise<Launch>, restarts = new Restarts(), patience?: number) {
   const watch = new Watch();
   const logged: LogLine[] = [];
   const events: Event[] = [];
@@ -34,6 +34,7 @@ function supervised(plan: () => Promise<Launch>, restarts = new Restarts()) {
       answers: {},
     },
     restarts,
+    patience,
   );
   running = sidecar;
   return { sidecar, watch, logged, events };
@@ -100,6 +101,16 @@ describe.skipIf(isMissing)("the real sidecar", () => {
     expect(said.filter(([role]) => role === "user")).toHaveLength(1);
   });
 
+  test("what it was asked when it was killed fails once it is known that it is gone", async () => {
+    const launch = realLaunch();
+    const { sidecar } = supervised(async () => launch);
+    await sidecar.start();
+    process.kill(pid(sidecar), "SIGSTOP");
+    const asked = sidecar.request("agent/count", {}).catch((error: Error) => [error, sidecar.connection.kind]);
+    process.kill(pid(sidecar), "SIGKILL");
+    expect(await asked).toEqual([expect.any(SidecarGone), "starting"]);
+  });
+
   test("told to start anew it is another process at once", async () => {
     const launch = realLaunch();
     const { sidecar } = supervised(async () => launch);
@@ -108,6 +119,79 @@ describe.skipIf(isMissing)("the real sidecar", () => {
     await sidecar.restart();
     expect(sidecar.instance).toBe(2);
     await expect.poll(() => exists(first)).toBe(false);
+  });
+
+  test("told to start anew while it starts, it is there in the end, once", async () => {
+    const launch = realLaunch();
+    const { sidecar, watch } = supervised(async () => launch);
+    const first = sidecar.start();
+    await expect.poll(() => sidecar.pid, { interval: 5 }).toBeDefined();
+    expect(sidecar.instance).toBe(0);
+    const left = pid(sidecar);
+    await Promise.all([first, sidecar.restart(), sidecar.restart()]);
+    await watch.until(() => sidecar.connection.kind === "ready");
+    expect(sidecar.instance).toBe(1);
+    expect(pid(sidecar)).not.toBe(left);
+    await expect.poll(() => exists(left)).toBe(false);
+    expect(await sidecar.request("agent/count", {})).toEqual({ count: 0 });
+  });
+
+  test("what was found before it was told to start anew is not what is started", async () => {
+    const found: ((launch: Launch) => void)[] = [];
+    const { sidecar, watch, logged } = supervised(() => new Promise((resolve) => found.push(resolve)));
+    const first = sidecar.start();
+    const second = sidecar.restart();
+    await expect.poll(() => found.length).toBe(2);
+    found[1]?.({ ...realLaunch(), title: "the second" });
+    found[0]?.({ ...realLaunch(), title: "the first" });
+    await Promise.all([first, second]);
+    await watch.until(() => sidecar.connection.kind === "ready");
+    expect(logged.map(({ message }) => message).filter((line) => line.startsWith("starting"))).toEqual(["starting the second"]);
+    expect(sidecar.instance).toBe(1);
+  });
+
+  test("nothing is started for a window that was closed meanwhile", async () => {
+    let found: (launch: Launch) => void = () => undefined;
+    const { sidecar } = supervised(() => new Promise((resolve) => (found = resolve)));
+    const started = sidecar.start();
+    await sidecar.stop();
+    found(realLaunch());
+    await started;
+    expect(sidecar.pid).toBeUndefined();
+    await expect(sidecar.request("agent/count", {})).rejects.toBeInstanceOf(SidecarGone);
+  });
+
+  test("while it is started anew, what is asked waits for the new one", async () => {
+    const launch = realLaunch();
+    const { sidecar } = supervised(async () => launch);
+    await sidecar.start();
+    const again = sidecar.restart();
+    expect(sidecar.connection.kind).toBe("starting");
+    expect(await sidecar.request("agent/count", {})).toEqual({ count: 0 });
+    expect(sidecar.instance).toBe(2);
+    await again;
+  });
+
+  test("one that hangs is ended when it is told to start anew", async () => {
+    const launch = realLaunch();
+    const { sidecar } = supervised(async () => launch);
+    await sidecar.start();
+    const hung = pid(sidecar);
+    process.kill(hung, "SIGSTOP");
+    await sidecar.restart();
+    await expect.poll(() => exists(hung)).toBe(false);
+    expect(sidecar.instance).toBe(2);
+  });
+
+  test("one that does not answer is not waited for for ever", async () => {
+    const silent = realLaunch(["-c", "import time; time.sleep(1000)"]);
+    class Once extends Restarts {
+      override next = () => null;
+    }
+    const { sidecar, watch, logged } = supervised(async () => silent, new Once(), 200);
+    await sidecar.start();
+    await watch.until(() => sidecar.connection.kind === "failed");
+    expect(logged.map(({ message }) => message)).toContain("no answer to initialize within 0.2 s");
   });
 
   test("one that cannot start is tried a few times and then explained", async () => {

@@ -31,6 +31,8 @@ const HEARD: (keyof ServerNotifications)[] = [
   "agent/state",
 ];
 const GOODBYE_MILLISECONDS = 4_000;
+/** An interpreter that is read for the first time, by a virus scanner too, may take its time. */
+const HELLO_MILLISECONDS = 60_000;
 
 /** What a request fails with while there is no process to answer it. */
 export class SidecarGone extends Error {}
@@ -45,40 +47,30 @@ export class Sidecar {
   private current: SidecarConnection | null = null;
   private readonly ready = new Gate();
   private isOver = false;
-  private isStarting = false;
+  private attempt: Promise<void> | null = null;
+  /** Another number, and what an attempt was about to do counts for nothing. */
+  private attempts = 0;
   private timer: NodeJS.Timeout | undefined;
 
   constructor(
     private readonly host: SidecarHost,
     private readonly restarts = new Restarts(),
+    private readonly patience = HELLO_MILLISECONDS,
   ) {}
 
   /** Start it, or say why not. Never raises; one start at a time. */
   async start(): Promise<void> {
-    if (this.isStarting || this.current || this.isOver) return;
-    this.isStarting = true;
-    clearTimeout(this.timer);
-    try {
-      this.become({ kind: "starting", detail: "Looking for Python …" });
-      const launch = await this.host.plan();
-      this.host.log({ level: "info", message: `starting ${launch.title}` });
-      this.become({ kind: "starting", detail: `Starting with ${launch.title} …` });
-      await this.begin(launch);
-    } catch (error) {
-      this.fail(error);
-    } finally {
-      this.isStarting = false;
-    }
+    if (this.current || this.isOver) return;
+    await (this.attempt ??= this.tryToStart());
   }
 
   /** The user wants it started again, whatever it is at. */
   async restart(): Promise<void> {
+    if (this.isOver) return;
     this.restarts.forgive();
-    const running = this.current;
-    if (running) {
-      this.current = null;
-      await goodbye(running);
-    }
+    const running = this.abandon();
+    this.become({ kind: "starting", detail: "Starting again …" });
+    if (running && !(await goodbye(running))) running.kill();
     await this.start();
   }
 
@@ -94,9 +86,8 @@ export class Sidecar {
     try {
       return await asked.request(method, params, token);
     } catch (error) {
-      // An answer has a code of ours; a connection that was closed under it has not.
-      if (this.current !== asked) throw new SidecarGone("The sidecar ended before it answered.");
-      throw error;
+      await asked.reasonOf(error);
+      throw new SidecarGone("The sidecar ended before it answered.");
     }
   }
 
@@ -117,16 +108,47 @@ export class Sidecar {
   /** The window closes. A turn that runs may finish in the process that is left. */
   async stop(): Promise<void> {
     this.isOver = true;
-    clearTimeout(this.timer);
+    const running = this.abandon();
     this.ready.open();
+    if (running) await goodbye(running);
+  }
+
+  private async tryToStart(): Promise<void> {
+    clearTimeout(this.timer);
+    const attempt = (this.attempts += 1);
+    const isLate = () => attempt !== this.attempts;
+    try {
+      this.become({ kind: "starting", detail: "Looking for Python …" });
+      const launch = await this.host.plan();
+      if (isLate()) return;
+      this.host.log({ level: "info", message: `starting ${launch.title}` });
+      this.become({ kind: "starting", detail: `Starting with ${launch.title} …` });
+      await this.begin(launch);
+    } catch (error) {
+      if (!isLate()) this.fail(error);
+    } finally {
+      if (!isLate()) this.attempt = null;
+    }
+  }
+
+  /** Have nothing more to do with what runs, or is being started; returns what there is. */
+  private abandon(): SidecarConnection | null {
+    clearTimeout(this.timer);
+    this.attempts += 1;
+    this.attempt = null;
     const running = this.current;
     this.current = null;
-    if (running) await goodbye(running);
+    return running;
   }
 
   private async begin(launch: Launch): Promise<void> {
     const connection = new SidecarConnection(launch, (line) => this.host.log(line));
-    for (const method of HEARD) connection.on(method, (params) => this.host.heard(method, params));
+    for (const method of HEARD) {
+      connection.on(method, (params) => {
+        // One that was left may still finish a turn; the new one tells what comes of it.
+        if (this.current === connection) this.host.heard(method, params);
+      });
+    }
     connection.onMessage((type, message) => this.host.say(type, message));
     for (const [method, answer] of Object.entries(this.host.answers)) {
       connection.answer(method as keyof ServerRequests, answer as never);
@@ -139,8 +161,17 @@ export class Sidecar {
     void connection.ended.then((end) => this.ended(connection, end));
     const lost = connection.ended.then((end) => Promise.reject(new Ended(end)));
     lost.catch(() => undefined); // `ended` above tells; here only the waiting is cut short
-    await Promise.race([this.introduce(connection).catch((error) => connection.reasonOf(error)), lost]);
+    const patience = setTimeout(() => {
+      this.host.log({ level: "error", message: `no answer to initialize within ${this.patience / 1000} s` });
+      connection.kill();
+    }, this.patience);
+    try {
+      await Promise.race([this.introduce(connection).catch((error) => connection.reasonOf(error)), lost]);
+    } finally {
+      clearTimeout(patience);
+    }
     const ready = await Promise.race([opened, lost]);
+    if (this.current !== connection) return;
     this.instance += 1;
     this.storeId = ready.storeId;
     this.degraded = ready.degraded ?? null;
@@ -221,14 +252,19 @@ function how(end: End): string {
   return end.signal ? `by ${end.signal}` : `with code ${end.code}`;
 }
 
-async function goodbye(connection: SidecarConnection): Promise<void> {
+/** False: it did not answer, because it hangs or is gone already. Nobody waits longer for it. */
+async function goodbye(connection: SidecarConnection): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
-  const patience = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, GOODBYE_MILLISECONDS);
+  const patience = new Promise<boolean>((resolve) => {
+    timer = setTimeout(resolve, GOODBYE_MILLISECONDS, false);
   });
-  // It may be gone already, or hang; either way the window does not wait longer.
-  await Promise.race([connection.leave().catch(() => undefined), patience]);
+  const left = connection.leave().then(
+    () => true,
+    () => false,
+  );
+  const hasLeft = await Promise.race([left, patience]);
   clearTimeout(timer);
+  return hasLeft;
 }
 
 /** What is waited for while it is shut. Shutting it again leaves nobody behind. */
