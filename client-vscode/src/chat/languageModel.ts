@@ -50,7 +50,8 @@ class SidecarModel {
         version: "1",
         isDefault: true,
         isUserSelectable: true,
-        capabilities: {},
+        // An editor in its agent mode counts no other model. The agent has tools of its own.
+        capabilities: { toolCalling: true },
         ...TOKENS,
       },
     ];
