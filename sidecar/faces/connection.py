@@ -109,7 +109,11 @@ class Connection:
         self, conversation_id: str, cursor: Cursor | None
     ) -> tuple[CatchUp, Callable[[], None]]:
         """What the client missed, and what to call once it has been told: that starts the live
-        events. From here to there they are held back."""
+        events. From here to there they are held back.
+
+        A client with several readers asks for one while another follows already: that one must
+        not miss what this one is told, so nothing that was held back is left out."""
+        is_followed = conversation_id in self._following
         self.unfollow(conversation_id)
         subscription = self._subscribe(conversation_id)
         try:
@@ -121,6 +125,8 @@ class Connection:
         except BaseException:
             self.unfollow(conversation_id)
             raise
+        if is_followed and not isinstance(caught_up, Missing):
+            return caught_up, subscription.start
         return caught_up, lambda: subscription.release(caught_up)
 
     def unfollow(self, conversation_id: str) -> None:

@@ -136,9 +136,9 @@ async def test_running_an_incomplete_call_would_be_noticed(
 ) -> None:
     ending = pydantic_ai._ending
 
-    def hasty(reply: Any) -> Any:
+    def hasty(reply: Any, *rest: Any) -> Any:
         reply.provider_details = {**(reply.provider_details or {}), "finish_reason": "stop"}
-        return ending(reply)
+        return ending(reply, *rest)
 
     monkeypatch.setattr(pydantic_ai, "_ending", hasty)
     assert await problems(OPENAI, "ended after a call", "ended after text") != ""
@@ -149,9 +149,9 @@ async def test_cuts_that_pass_for_the_end_would_be_noticed(
 ) -> None:
     ending = pydantic_ai._ending
 
-    def hasty(reply: Any) -> Any:
+    def hasty(reply: Any, *rest: Any) -> Any:
         reply.provider_details = {"finish_reason": "stop"}
-        return ending(reply)
+        return ending(reply, *rest)
 
     monkeypatch.setattr(pydantic_ai, "_ending", hasty)
     with pytest.raises(AssertionError, match="said to be whole"):

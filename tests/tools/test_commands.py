@@ -199,9 +199,7 @@ async def test_a_confined_command_has_no_network_unless_it_was_asked_for(
 ) -> None:
     server = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = server.extra(anyio.abc.SocketAttribute.local_port)
-    connect = (
-        f"{sys.executable} -c \"import socket; socket.create_connection(('127.0.0.1', {port}), 5)\""
-    )
+    connect = f"bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}'"
     async with server:
         assert not (await run(tmp_path, connect, bwrap)).startswith("Exit code 0")
         assert (await run(tmp_path, connect, bwrap, network=True)).startswith("Exit code 0")

@@ -247,4 +247,35 @@ describe.skipIf(isMissing)("with the real sidecar", () => {
       }
     });
   });
+
+  test("a document that comes in the middle of an answer takes nothing of it from the one that is there", async () => {
+    const { sidecar, hub } = await open();
+    const conversationId = "c";
+    await sidecar.request("conversation/create", { conversationId });
+    const [first, second] = [documentIn(hub, "1"), documentIn(hub, "2")];
+    await Promise.all([first.ready(), second.ready()]);
+    await first.ask("conversation/subscribe", { conversationId });
+    const sent = sidecar.request("message/send", { conversationId, input: "repeat 3000 x" });
+    let isOver = false;
+    void sent.finally(() => (isOver = true));
+    let times = 0;
+    while (!isOver) {
+      await second.ask("conversation/subscribe", { conversationId });
+      times += 1;
+    }
+    await sent;
+    expect(times).toBeGreaterThan(1);
+    const heard = () => first.posted.flatMap((message) => (message.type === "events" ? message.events : []));
+    await vi.waitFor(() => expect(heard().at(-1)?.type).toBe("turnEnded"));
+    let length = 0;
+    let seq = 0;
+    for (const event of heard()) {
+      if (event.type === "delta") {
+        expect(event.offset).toBeLessThanOrEqual(length);
+        length = Math.max(length, event.offset + event.text.length);
+      } else {
+        expect(event.seq).toBe((seq += 1));
+      }
+    }
+  });
 });
