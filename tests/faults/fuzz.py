@@ -253,6 +253,9 @@ class Due:
             kind, msg_id = due(item.body) if isinstance(item, Frame) else ("refusal", None)
             if kind == "exit":
                 self.has_left = True
+            elif kind == "refusal" and isinstance(item, Frame) and is_deep(item.body):
+                # Refused for its depth before the rest is looked at: under its id if it has one.
+                self.possible.update({None: 1, **dict.fromkeys(ids_in(item.body), 1)})
             elif kind != "nothing":
                 (self.possible if self.has_left else self.certain)[msg_id] += 1
 
@@ -284,6 +287,16 @@ def due(body: bytes) -> tuple[str, int | str | None]:
     if "id" in message:
         return "answer", _shown(msg_id)
     return ("exit" if message["method"] == "exit" else "nothing"), None
+
+
+def is_deep(body: bytes) -> bool:
+    return body.count(b"[") + body.count(b"{") > MAX_DEPTH
+
+
+def ids_in(body: bytes) -> set[int | str | None]:
+    """All that may be an id in what is not JSON, or too much of it."""
+    found = re.findall(rb'"id":\s*(?:"([^"\\]*)"|(-?\d+))', body)
+    return {text.decode("utf-8", "replace") if text else int(number or 0) for text, number in found}
 
 
 def _is_message(message: Message) -> bool:
