@@ -87,7 +87,6 @@ class Watch:
         self._evidence = evidence
         self._pid = pid
         self._seen: set[tuple[int, str, bytes]] = set()
-        self._copies: set[int] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -101,14 +100,12 @@ class Watch:
 
     def look(self) -> None:
         self._note(self._pid, "cmdline", "argv")  # its environment is ours, and has the keys
-        for pid, parent in below(self._pid).items():
+        for pid in below(self._pid):
             self._note(pid, "cmdline", "argv")
-            # In the instant between fork and exec it is not what it is going to be.
-            is_copy = _read(pid, "cmdline") == _read(parent, "cmdline")
-            if not is_copy or pid in self._copies:
+            # Between fork and exec a child is a copy of the sidecar, whose environment is ours; on
+            # a busy machine that takes a while. No process of ours stays one.
+            if _read(pid, "cmdline") != _read(self._pid, "cmdline"):
                 self._note(pid, "environ", "environ")
-            elif is_copy:
-                self._copies.add(pid)
 
     def _note(self, pid: int, name: str, channel: str) -> None:
         data = _read(pid, name)
