@@ -64,7 +64,7 @@ class SidecarModel {
     progress: vscode.Progress<vscode.LanguageModelTextPart>,
     token: vscode.CancellationToken,
   ): Promise<void> {
-    const conversationId = await (this.conversation ??= this.begin());
+    const conversationId = await this.known();
     const requestKey = randomUUID();
     const stream = {
       markdown: (text: string) => progress.report(new vscode.LanguageModelTextPart(text)),
@@ -74,6 +74,9 @@ class SidecarModel {
     try {
       const input = textOf(messages.at(-1));
       await this.hub.request("message/send", { conversationId, input, requestKey }, token);
+    } catch (error) {
+      this.conversation = null; // it may have been deleted; the next question begins another
+      throw error;
     } finally {
       reading.dispose();
     }
@@ -84,9 +87,17 @@ class SidecarModel {
     return Math.ceil(letters.length / LETTERS_PER_TOKEN);
   }
 
-  private async begin(): Promise<string> {
-    const made = await this.hub.request("conversation/create", { requestKey: randomUUID() });
-    return made.conversationId;
+  /** Its conversation; one that could not be made is tried again the next time. */
+  private async known(): Promise<string> {
+    this.conversation ??= this.hub
+      .request("conversation/create", { requestKey: randomUUID() })
+      .then((made) => made.conversationId);
+    try {
+      return await this.conversation;
+    } catch (error) {
+      this.conversation = null;
+      throw error;
+    }
   }
 }
 
