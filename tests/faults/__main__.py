@@ -48,7 +48,7 @@ EXPERIMENTS: Sequence[Experiment] = tuple(
         ("storage", "P4", "deltas streamed, bytes written and kept", 1_000_000),
         ("forgotten", "P4", "conversations deleted, every file searched for their words", 100),
         ("diskfull", "P1 P11", "a small disk is filled in mid-stream, then freed", 60),
-        ("sweep", "P1", "each system call fails once: EIO, ENOSPC, EDQUOT, EACCES, EINTR", 10_000),
+        ("sweep", "P1", "each system call fails once: EIO, ENOSPC, EDQUOT, EACCES, EINTR", 1_000),
         ("damage", "P1", "starts on damaged files", 500),
         ("unopenable", "P1", "starts on stores that cannot be used as they are", 100),
         ("locked", "P1 P11", "another program holds the store, for so many seconds", 30),
