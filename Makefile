@@ -18,7 +18,7 @@ schemas:   ## generate schemas/ and client-vscode/src/protocol.ts
 bench:     ## measure, relative to floors taken in the same run
 	@$(PYTHON) scripts/dev.py bench
 
-faults:    ## prove the promises: thousands of kills, power cuts, full disks… (about an hour)
+faults:    ## prove the promises: thousands of kills, power cuts, full disks… (about two hours)
 	@$(PYTHON) scripts/dev.py faults
 
 client:    ## test the VS Code extension only

@@ -79,7 +79,7 @@ def bench(args):
 
 
 def faults(args):
-    """The experiments behind the promises at full length: about an hour on two cores."""
+    """The experiments behind the promises at full length: about two hours on two cores."""
     install("llm,test")
     step("faults", [str(PYTHON), "-m", "tests.faults", *args])
 
