@@ -25,6 +25,7 @@ from .journal import Journal
 from .lifecycle import ENDED, AgentState, after
 from .reply import RETRY_INTERVAL, Flusher, Reply
 from .settings import Config
+from .toolbox import Toolbox
 from .turn import Turn, turn_error
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class Host(Protocol):
     config: Config
 
     def make_provider(self, config: Config) -> ModelProvider: ...
-    def make_tools(self, conversation: Conversation) -> Mapping[str, Tool]: ...
+    def make_tools(self, conversation: Conversation) -> Toolbox: ...
+    def tools_changed(self, agent: Agent, tools: Mapping[str, Tool]) -> None: ...
     def agent_moved(self, agent: Agent) -> None: ...
     async def turn_ended(self, started: StartedTurn, outcome: TurnOutcome) -> None: ...
 
@@ -72,7 +74,7 @@ class Agent:
         self.started = anyio.Event()
         self.ended = anyio.Event()
         self.turn: Turn | None = None
-        self.tools: Mapping[str, Tool] = {}
+        self.toolbox = Toolbox()
         self._conversation = conversation
         self._host = host
         self._provider: ModelProvider | None = None
@@ -91,9 +93,13 @@ class Agent:
 
     @property
     def is_quiescent(self) -> bool:
-        """Nothing would be lost by closing it now: it has no turn and was not told of work."""
+        """Nothing would be lost by closing it now: it has no turn, no child process, and was
+        not told of work."""
         return (
-            self.state is AgentState.IDLE and self.close_reason is None and not self._wake.is_set()
+            self.state is AgentState.IDLE
+            and self.close_reason is None
+            and not self._wake.is_set()
+            and not self.toolbox.is_busy
         )
 
     @property
@@ -193,7 +199,8 @@ class Agent:
 
     async def _start(self) -> None:
         self._move("start")
-        self.tools = self._host.make_tools(self._conversation)
+        self.toolbox = self._host.make_tools(self._conversation)
+        self._host.tools_changed(self, self.toolbox.own)
         self._provider = self._host.make_provider(self.config)
         self._move("started")
         self.started.set()
@@ -218,6 +225,7 @@ class Agent:
         store = self._host.store
         assert self._provider is not None
         await self.history.load()
+        tools = await self.toolbox.current()
         if self.close_reason is not None:  # told so meanwhile: the queue is for the next one
             return False
         try:
@@ -235,6 +243,7 @@ class Agent:
             return False
         self.turns += 1
         self.mode = started.mode
+        self._host.tools_changed(self, tools)
         self.touch()
         reply = Reply(self._host.journal, self.conversation_id, started.turn_id, started.reply_id)
         self.turn = Turn(
@@ -242,7 +251,7 @@ class Agent:
             reply,
             settings=self._host.config.settings,
             provider=self._provider,
-            tools=self.tools,
+            tools=tools,
             store=store,
             flusher=self._host.flusher,
             approvals=self._host.approvals,
@@ -280,6 +289,7 @@ class Agent:
                     reason, failure = StopReason.ERROR, turn_error(error)
             if self._turn_scope.cancelled_caught:
                 reason, failure = self._turn_end, None
+                await self.toolbox.end_background()
         finally:
             self._turn_scope = None
             self._host.flusher.detach(reply)
@@ -327,6 +337,7 @@ class Agent:
                     await self._provider.aclose()
                 except Exception:
                     logger.exception("a provider did not close")
+            await self.toolbox.end_background()
             await self._release()
         if self.is_live:
             self._move("fail" if failed else "closed")

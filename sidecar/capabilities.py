@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -41,6 +42,12 @@ class CapabilityRegistry:
         own = self._of.setdefault(conversation_id, {})
         own[capability.name] = capability
         return len(own)
+
+    def replace_tools(self, conversation_id: str, tools: Iterable[AgentCapability]) -> None:
+        """Have exactly these for its tools; what a client registered stays."""
+        own = self._of.get(conversation_id, {})
+        kept = {name: one for name, one in own.items() if one.source != "tool"}
+        self._of[conversation_id] = {tool.name: tool for tool in tools} | kept
 
     def unregister(self, conversation_id: str, name: str) -> bool:
         return self._of.get(conversation_id, {}).pop(name, None) is not None

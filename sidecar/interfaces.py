@@ -6,7 +6,7 @@ Each has at least two implementations and one contract suite that runs over all 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from typing import Literal, Protocol
 
 import msgspec
@@ -131,6 +131,38 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     state: JsonObject = {}
 
 
+def _say_nothing(_: str) -> None:
+    """Nobody watches."""
+
+
+async def _keep_nothing(_: PreImage) -> None:
+    """Nobody will want it back."""
+
+
+class PreImage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file held before an agent changed it, and after; None: there was no such file."""
+
+    root: str
+    relative: str
+    before: bytes | None
+    after: bytes | None
+
+
+class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
+    """One use of a tool, as the tool may know it."""
+
+    conversation_id: str = ""
+    turn_id: str = ""
+    tool_call_id: str = ""
+    report: Callable[[str], None] = _say_nothing
+    """Shows more of an output to whoever watches; the result says it again, in short."""
+    keep: Callable[[PreImage], Awaitable[None]] = _keep_nothing
+    """Stores what a file is about to lose. Returns when it is safe to change the file."""
+
+
+UNWATCHED = ToolUse()
+
+
 class Tool(Protocol):
     """Something an agent can do. Whether it may is decided before `run` is called."""
 
@@ -143,7 +175,7 @@ class Tool(Protocol):
         words for the model when the arguments make no sense."""
         ...
 
-    async def run(self, arguments: JsonObject) -> ToolOutput:
+    async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
         """Do it. Wrong arguments and everyday failures (no such file) are an `is_error`
         output for the model to read, not an exception."""
         ...

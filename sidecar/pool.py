@@ -24,6 +24,7 @@ from .lifecycle import AgentState
 from .registry import AgentRegistry
 from .reply import RETRY_INTERVAL, Flusher
 from .settings import Config, problems
+from .toolbox import Toolbox
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ SHUTDOWN_TIMEOUT = 4.0
 NEEDS_PROVIDER = "needsProvider"
 
 MakeProvider = Callable[[Config], ModelProvider]
-MakeTools = Callable[[Conversation], Mapping[str, Tool]]
+MakeTools = Callable[[Conversation], Toolbox]
 OnMoved = Callable[[Agent], None]
 OnTurnEnded = Callable[[StartedTurn, TurnOutcome], Awaitable[None]]
 
@@ -85,11 +86,15 @@ class AgentPool:
     def make_provider(self, config: Config) -> ModelProvider:
         return self._make_provider(config)
 
-    def make_tools(self, conversation: Conversation) -> Mapping[str, Tool]:
-        tools = self._make_tools(conversation)
-        for tool in tools.values():
-            self.capabilities.register(conversation.conversation_id, capability_of(tool))
-        return tools
+    def make_tools(self, conversation: Conversation) -> Toolbox:
+        return self._make_tools(conversation)
+
+    def tools_changed(self, agent: Agent, tools: Mapping[str, Tool]) -> None:
+        """What an agent can do follows the tools that it has."""
+        if self.registry.get(agent.conversation_id) is agent:
+            self.capabilities.replace_tools(
+                agent.conversation_id, map(capability_of, tools.values())
+            )
 
     def agent_moved(self, agent: Agent) -> None:
         if not agent.is_live:

@@ -34,11 +34,12 @@ from .faces.parent import exit_of
 from .faces.permissions import PermissionRequests
 from .faces.stdio import reader_of, room_in
 from .faces.watchdog import Watchdog, editor_is_gone, leave_within, receive_signals
-from .interfaces import ModelProvider, Tool
+from .interfaces import ModelProvider
 from .journal import Journal
 from .manager import AgentManager
 from .settings import Config, patched, problems
 from .stores.sqlite import SqliteStore
+from .toolbox import Toolbox
 from .wire import methods as wire
 from .wire.frames import Frame, FrameError
 from .wire.writer import FrameWriter
@@ -485,16 +486,14 @@ async def product_status(store: SqliteStore) -> str:
     )
 
 
-def make_tools(
-    store: SqliteStore, editor: EditorFiles, conversation: Conversation
-) -> Mapping[str, Tool]:
+def make_tools(store: SqliteStore, editor: EditorFiles, conversation: Conversation) -> Toolbox:
     """What an agent may ask for; whether it may is decided by mode, kind and approval."""
     if not conversation.roots:
-        return {}
+        return Toolbox()
     from .tools.commands import CommandTool
     from .tools.editing import editing_tools
     from .tools.workspace import workspace_tools
 
     roots = [Path(root) for root in conversation.roots]
     tools = [*workspace_tools(roots, editor.read), *editing_tools(roots, editor)]
-    return {tool.spec.name: tool for tool in (*tools, CommandTool(roots, store))}
+    return Toolbox([*tools, CommandTool(roots, store)])

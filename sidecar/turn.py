@@ -37,6 +37,7 @@ from .interfaces import (
     Tool,
     ToolCall,
     ToolOutput,
+    ToolUse,
     TurnOutcome,
 )
 from .reply import Flusher, Reply
@@ -239,10 +240,18 @@ class Turn:
         if tool is None or refusal is not None:
             return ToolOutput(refusal or "", is_error=True)
         try:
-            return await tool.run(call.arguments)
+            return await tool.run(call.arguments, self._use_of(call))
         except Exception:
             logger.exception("a tool failed", extra={"tool": call.name})
             return ToolOutput(f"'{call.name}' failed unexpectedly.", is_error=True)
+
+    def _use_of(self, call: ToolCall) -> ToolUse:
+        started = self.started
+        return ToolUse(
+            conversation_id=started.entry.conversation_id,
+            turn_id=started.turn_id,
+            tool_call_id=call.tool_call_id,
+        )
 
     async def _may_use(
         self, tool: Tool | None, call: ToolCall

@@ -137,6 +137,6 @@ class FakeTool:
     async def subject(self, arguments: dict[str, Any]) -> Subject:
         return Subject(title=self.spec.name, text=repr(arguments), state=dict(self.state))
 
-    async def run(self, arguments: dict[str, Any]) -> ToolOutput:
+    async def run(self, arguments: dict[str, Any], use: Any = None) -> ToolOutput:
         self.calls.append(arguments)
         return ToolOutput(f"looked at {arguments}")

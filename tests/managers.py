@@ -18,6 +18,7 @@ from sidecar.lifecycle import AgentInfo
 from sidecar.manager import AgentManager
 from sidecar.settings import Config, RetrySettings, Secret, Secrets, Settings
 from sidecar.stores.memory import MemoryStore
+from sidecar.toolbox import Toolbox
 from tests.fakes import FakeModel, FakeModels, FakeTool, VirtualClockLoop
 
 VIRTUAL = ("asyncio", {"loop_factory": VirtualClockLoop})
@@ -146,7 +147,7 @@ async def living(
         store,  # type: ignore[arg-type]  # it forwards everything
         journal,
         make_provider=fakes,
-        make_tools=make_tools or (lambda _: dict(world.tools)),
+        make_tools=make_tools or (lambda _: Toolbox(world.tools.values())),
         config=config or Config(settings=Settings(**settings)),
         roots=("/code",),
     )

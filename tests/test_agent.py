@@ -14,6 +14,7 @@ from sidecar.events import TurnEnded
 from sidecar.interfaces import TurnOutcome
 from sidecar.lifecycle import AgentState
 from sidecar.settings import Config
+from sidecar.toolbox import Toolbox
 from tests.fakes import FakeModel, FakeTool
 from tests.managers import VIRTUAL, begin, living, recorded, settle, until
 from tests.requirements import proves
@@ -67,9 +68,9 @@ async def test_an_agent_that_is_only_starting_can_be_disposed() -> None:
 async def test_each_agent_has_a_model_and_tools_of_its_own() -> None:
     made: list[FakeTool] = []
 
-    def make_tools(conversation: Any) -> dict[str, FakeTool]:
+    def make_tools(conversation: Any) -> Toolbox:
         made.append(FakeTool(f"look-{conversation.conversation_id}"))
-        return {made[-1].spec.name: made[-1]}
+        return Toolbox([made[-1]])
 
     async with living(make_tools=make_tools) as world:
         for id_ in "ab":

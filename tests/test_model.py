@@ -35,6 +35,7 @@ from sidecar.lifecycle import AgentState
 from sidecar.manager import AgentManager
 from sidecar.settings import Config, Settings
 from sidecar.stores.memory import MemoryStore
+from sidecar.toolbox import Toolbox
 from tests.fakes import FakeTool, VirtualClockLoop
 from tests.requirements import proves
 
@@ -103,7 +104,7 @@ class Managing(RuleBasedStateMachine):
             self.store,
             self.journal,
             make_provider=lambda config: HeldModel(self.held, config.settings.gemini_model),
-            make_tools=lambda _: {"look": FakeTool()},
+            make_tools=lambda _: Toolbox([FakeTool()]),
             config=self.config,
         )
         self.stop = asyncio.Event()

@@ -264,7 +264,7 @@ FAILURES = st.sampled_from(
 
 
 class Breaking(FakeTool):
-    async def run(self, arguments: Any) -> Any:
+    async def run(self, arguments: Any, use: Any = None) -> Any:
         raise RuntimeError("broken")
 
 

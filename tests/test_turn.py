@@ -119,7 +119,7 @@ async def test_usage_of_all_steps_is_added_up() -> None:
 @proves("D4-CRASH-2")
 async def test_a_tool_runs_after_its_start_is_committed_and_the_model_reads_its_result() -> None:
     class Watching(FakeTool):
-        async def run(self, arguments: Any) -> ToolOutput:
+        async def run(self, arguments: Any, use: Any = None) -> ToolOutput:
             seen.extend(type(e).__name__ for e in world.events)
             return await super().run(arguments)
 
@@ -149,7 +149,7 @@ async def test_a_tool_runs_after_its_start_is_committed_and_the_model_reads_its_
 @proves("P1", "P3")
 async def test_what_was_said_before_a_tool_is_stored_before_the_tool_starts() -> None:
     class Watching(FakeTool):
-        async def run(self, arguments: Any) -> ToolOutput:
+        async def run(self, arguments: Any, use: Any = None) -> ToolOutput:
             stored.extend((await world.messages())[1].parts)
             return await super().run(arguments)
 
@@ -177,7 +177,7 @@ async def test_a_tool_that_does_not_exist_is_told_to_the_model() -> None:
 @proves("D4-TURN-3", "S003-PROPERTY-7")
 async def test_a_tool_that_raises_is_told_to_the_model_without_the_cause() -> None:
     class Broken(FakeTool):
-        async def run(self, arguments: Any) -> ToolOutput:
+        async def run(self, arguments: Any, use: Any = None) -> ToolOutput:
             raise RuntimeError("/home/me/secret")
 
     async with living([call(), MORE], "sorry", tools=(Broken(),)) as world:
@@ -230,7 +230,7 @@ async def test_cancelling_stops_a_running_tool() -> None:
     class Slow(FakeTool):
         stopped = False
 
-        async def run(self, arguments: Any) -> ToolOutput:
+        async def run(self, arguments: Any, use: Any = None) -> ToolOutput:
             running.set()
             try:
                 await anyio.sleep_forever()

@@ -34,6 +34,7 @@ from sidecar.manager import AgentManager
 from sidecar.providers.scripted import ScriptedProvider
 from sidecar.settings import Config, Settings
 from sidecar.stores.memory import MemoryStore
+from sidecar.toolbox import Toolbox
 from sidecar.wire import methods as wire
 from sidecar.wire.frames import Frame, FrameError, FrameParser
 from sidecar.wire.writer import FrameWriter
@@ -82,7 +83,7 @@ class WholeServer:
             store,
             journal,
             make_provider=lambda config: ScriptedProvider(),
-            make_tools=lambda _: {},
+            make_tools=lambda _: Toolbox(),
             config=Config(settings=Settings(provider="scripted")),
         )
         self._handlers: dict[str, Handler] = {}

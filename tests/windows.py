@@ -29,6 +29,7 @@ from sidecar.settings import Config, Settings
 from sidecar.stores import sqlite
 from sidecar.stores.lane import InlineLane
 from sidecar.stores.sqlite import SqliteStore
+from sidecar.toolbox import Toolbox
 from tests.fakes import FakeTool
 
 SECONDS = 0.4
@@ -154,7 +155,7 @@ class Window:
             self.store,
             self.journal,
             make_provider=lambda _: Talker(self),  # type: ignore[arg-type,return-value]
-            make_tools=lambda _: {"look": self.tool},
+            make_tools=lambda _: Toolbox([self.tool]),
             config=Config(settings=Settings(max_active_agents=self.limit)),
         )
         await self.store.recover()

@@ -18,7 +18,7 @@ from anyio import to_thread
 from .. import processes
 from ..conversations import JsonObject, ToolKind
 from ..errors import AgentError, MessageProcessingFailed
-from ..interfaces import Subject, ToolOutput, ToolSpec
+from ..interfaces import UNWATCHED, Subject, ToolOutput, ToolSpec, ToolUse
 from ..processes import ChildRecord
 from . import sandbox
 from .files import Refused, Workspace
@@ -101,7 +101,7 @@ class CommandTool:
             state={"folder": str(folder), "isConfined": is_confined, "network": asked.network},
         )
 
-    async def run(self, arguments: JsonObject) -> ToolOutput:
+    async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
         try:
             asked = msgspec.convert(arguments, Arguments, strict=False)
             folder = await to_thread.run_sync(self._folder, asked.folder)

@@ -19,7 +19,7 @@ from anyio import to_thread
 
 from ..conversations import JsonObject, ToolKind
 from ..errors import MessageProcessingFailed
-from ..interfaces import Subject, Tool, ToolOutput, ToolSpec
+from ..interfaces import UNWATCHED, Subject, Tool, ToolOutput, ToolSpec, ToolUse
 from .files import Entry, Refused, Workspace
 from .writing import change, held
 
@@ -178,7 +178,7 @@ class EditingTool:
         state = {"root": str(wanted.entry.root), "before": before, "isNew": wanted.old is None}
         return Subject(title=wanted.title, text=diff, state=state)
 
-    async def run(self, arguments: JsonObject) -> ToolOutput:
+    async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
         try:
             wanted = await self._wanted(self._files, arguments)
             await self._files.make(wanted)

@@ -21,7 +21,7 @@ from anyio import to_thread
 
 from ..conversations import JsonObject, ToolKind
 from ..errors import AgentError
-from ..interfaces import Subject, Tool, ToolOutput, ToolSpec
+from ..interfaces import UNWATCHED, Subject, Tool, ToolOutput, ToolSpec, ToolUse
 from .files import Entry, Refused, Workspace, opened, text_of
 from .question import Question, words_of
 from .ranking import Passage, Ranking
@@ -134,7 +134,7 @@ class WorkspaceTool:
     async def subject(self, arguments: JsonObject) -> Subject:
         return Subject(title=self.spec.name, text=json.dumps(arguments, ensure_ascii=False))
 
-    async def run(self, arguments: JsonObject) -> ToolOutput:
+    async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
         try:
             return ToolOutput(await self._answer(arguments))
         except msgspec.ValidationError as error:

@@ -28,6 +28,7 @@ from pathlib import Path
 from sidecar import serving
 from sidecar.conversations import ToolKind
 from sidecar.interfaces import Subject, ToolOutput, ToolSpec
+from sidecar.toolbox import Toolbox
 
 FOLDER = Path({folder!r})
 
@@ -39,12 +40,12 @@ class Write:
         state = FOLDER.joinpath("state").read_text()
         return Subject(title="Write", text=json.dumps(arguments), state={{"file": state}})
 
-    async def run(self, arguments):
+    async def run(self, arguments, use=None):
         with FOLDER.joinpath("effects").open("a") as file:
             file.write(f"{{arguments['n']}}\\n")
         return ToolOutput("written")
 
-serving.make_tools = lambda store, editor, conversation: {{"write": Write()}}
+serving.make_tools = lambda store, editor, conversation: Toolbox([Write()])
 """
 """The product with a tool that has to be asked for."""
 

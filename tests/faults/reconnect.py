@@ -43,6 +43,7 @@ from sidecar.settings import Config, Settings
 from sidecar.stores import sqlite, write
 from sidecar.stores.lane import InlineLane
 from sidecar.stores.sqlite import SqliteStore
+from sidecar.toolbox import Toolbox
 from sidecar.wire import methods as wire
 from tests.fakes import run_virtually
 
@@ -132,7 +133,7 @@ class Process:
             self.store,
             journal,
             make_provider=lambda config: ScriptedProvider(SCRIPT),
-            make_tools=lambda _: {},
+            make_tools=lambda _: Toolbox(),
             config=Config(settings=Settings(provider="scripted")),
         )
         self.connection = Connection(self.pipe, journal, self.store, self.manager.flusher)

@@ -113,7 +113,7 @@ class FakeTool:
     async def subject(self, arguments: JsonObject) -> Subject:
         return Subject(title=self.spec.name, text=str(arguments))
 
-    async def run(self, arguments: JsonObject) -> ToolOutput:
+    async def run(self, arguments: JsonObject, use: Any = None) -> ToolOutput:
         return self.output
 
 

@@ -16,6 +16,7 @@ from sidecar.manager import AgentManager
 from sidecar.settings import RetentionSettings
 from sidecar.stores.backup import backup_of
 from sidecar.stores.sqlite import SqliteStore
+from sidecar.toolbox import Toolbox
 from tests.faults.damage import done, ignore, new
 
 pytestmark = pytest.mark.anyio
@@ -142,7 +143,7 @@ async def test_the_setting_decides_and_nothing_is_the_default(
         store,
         journal,
         make_provider=lambda _: pytest.fail("needs none"),
-        make_tools=lambda _: {},
+        make_tools=lambda _: Toolbox(),
     )
     journal.subscribe("b", ignore)
     found = await retention.prune(manager, rule, dry_run=False)
