@@ -271,6 +271,21 @@ class Receipt(Value, frozen=True, kw_only=True):
     """True when this request key had been accepted before."""
 
 
+# ---- personas ----------------------------------------------------------------------------
+
+
+class Persona(Value, frozen=True, kw_only=True):
+    """Somebody to talk to, or to be reviewed by."""
+
+    persona_id: ConversationId
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    role: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """In a few words, for a list."""
+    instruction: Annotated[str, msgspec.Meta(min_length=1, max_length=20_000)]
+    """What the model is told to be."""
+    is_built_in: bool = False
+
+
 # ---- approvals ----------------------------------------------------------------------------
 
 
@@ -294,6 +309,18 @@ class ApprovalState(StrEnum):
 ApprovalDecision = Literal["allow", "deny"]
 
 
+class Rule(Value, frozen=True, kw_only=True):
+    """What the user allowed for good: exactly this command, in exactly this workspace folder."""
+
+    tool: str
+    argv: tuple[str, ...]
+    """Word by word. A command with a word more or less is another one."""
+    root: str
+    network: bool = False
+    is_confined: bool = False
+    """Allowed in the sandbox; says nothing about running without."""
+
+
 class Approval(Value, frozen=True, kw_only=True):
     """A question to the user. `contentHash` has to come back with the answer: it says what was
     read by who answers."""
@@ -309,3 +336,7 @@ class Approval(Value, frozen=True, kw_only=True):
     state: ApprovalState
     requested_at: int
     expires_at: int
+    is_protected: bool = False
+    """It is about what governs agents, editors or shells: nothing but a person allows that."""
+    always: tuple[Rule, ...] = ()
+    """What "always allow" would add; empty where it is not to be had."""

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from .audit import AuditEntry, AuditReport
 from .conversations import (
     AgentMode,
     Approval,
@@ -23,10 +24,12 @@ from .conversations import (
     MessageStatus,
     Page,
     Part,
+    Persona,
     Prompt,
     QueueEntry,
     QueueState,
     Receipt,
+    Rule,
     StopReason,
     ToolKind,
     TurnError,
@@ -148,6 +151,16 @@ class PreImage(msgspec.Struct, frozen=True, kw_only=True):
     after: bytes | None
 
 
+class TouchedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that some turns changed: what it held before them, and the SHA-256 of what they
+    left in it; None: no such file."""
+
+    root: str
+    relative: str
+    before: bytes | None
+    after: bytes | None
+
+
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
     """One use of a tool, as the tool may know it."""
 
@@ -206,6 +219,8 @@ class NewConversation(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     title: str | None = None
     roots: tuple[str, ...] = ()
+    parent_id: str | None = None
+    """The conversation that it helps; it is in no list, and goes when that one goes."""
 
 
 class StartedTurn(msgspec.Struct, frozen=True, kw_only=True):
@@ -546,8 +561,10 @@ class ConversationStore(Protocol):
         call: ToolCall,
         *,
         approval: Approval | None = None,
+        audit: AuditEntry | None = None,
     ) -> None:
-        """`approval` is used up in the same commit. Raises `Conflict` if it cannot be."""
+        """`approval` is used up in the same commit, and `audit` recorded. Raises `Conflict` if it
+        cannot be used."""
         ...
 
     async def tool_finished(
@@ -594,9 +611,15 @@ class ConversationStore(Protocol):
     # approvals
     async def ask_approval(self, question: Approval) -> None: ...
     async def answer_approval(
-        self, approval_id: str, decision: ApprovalDecision, content_hash: str
+        self,
+        approval_id: str,
+        decision: ApprovalDecision,
+        content_hash: str,
+        *,
+        always: bool = False,
     ) -> Approval:
-        """Raises `NotFound`, or `Conflict` when it is not open or asks for something else."""
+        """`always`: add what the question says about that to the rules. Raises
+        `NotFound`, or `Conflict` when it is not open or asks for something else."""
         ...
 
     async def settle_approval(self, approval_id: str) -> Approval:
@@ -605,6 +628,53 @@ class ConversationStore(Protocol):
 
     async def open_approvals(self, conversation_id: str | None = None) -> Sequence[Approval]:
         """Those that wait for an answer, oldest first."""
+        ...
+
+    # what the user has settled
+    async def rules(self, roots: Sequence[str] | None = None) -> Sequence[Rule]:
+        """What is always allowed in these workspace folders, or anywhere."""
+        ...
+
+    async def add_rule(self, rule: Rule) -> None: ...
+    async def remove_rule(self, rule: Rule) -> None:
+        """Raises `NotFound`."""
+        ...
+
+    async def personas(self) -> Sequence[Persona]: ...
+    async def save_persona(self, persona: Persona) -> None: ...
+    async def delete_persona(self, persona_id: str) -> bool: ...
+
+    # what agents did
+    async def keep_pre_image(self, conversation_id: str, turn_id: str, image: PreImage) -> None:
+        """Before a file is changed in a running turn."""
+        ...
+
+    async def touched_files(
+        self, conversation_id: str, to_message_id: str | None
+    ) -> Sequence[TouchedFile]:
+        """What turns after that message changed and nobody put back yet."""
+        ...
+
+    async def mark_undone(
+        self,
+        conversation_id: str,
+        to_message_id: str | None,
+        files: Sequence[tuple[str, str]],
+        entry: AuditEntry,
+    ) -> None:
+        """These (root, relative) hold again what they held before those turns."""
+        ...
+
+    async def note_audit(self, entry: AuditEntry) -> None: ...
+    async def check_audit(self) -> AuditReport: ...
+    async def audit(
+        self, conversation_id: str | None = None, limit: int = 100
+    ) -> Sequence[AuditEntry]:
+        """The newest, in the order in which they were made."""
+        ...
+
+    async def helpers(self, conversation_id: str) -> Sequence[str]:
+        """The conversations that help this one."""
         ...
 
     # readers

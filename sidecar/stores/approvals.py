@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
-from ..conversations import Approval, ApprovalDecision, ApprovalState
-from ..errors import Conflict, NotFound
+import msgspec
+
+from ..audit import AuditAction, AuditEntry
+from ..conversations import Approval, ApprovalDecision, ApprovalState, Rule
+from ..errors import Conflict, InvalidState, NotFound
 from ..events import ApprovalRequested, ApprovalResolved
-from .rows import ConversationRow, pack_id, unpack_id
+from . import audit, kept
+from .rows import ConversationRow, json_text, pack_id, unpack_id
 from .write import Write
 
+_rules_from = msgspec.json.Decoder(tuple[Rule, ...]).decode
 _COLUMNS = (
     "a.id, c.id, a.turn, a.tool_call_id, a.tool, a.title, a.text, a.hash, a.state, "
-    "a.requested_at, a.expires_at"
+    "a.requested_at, a.expires_at, a.protected, a.rules"
 )
 _FROM = f"SELECT {_COLUMNS} FROM approvals a JOIN conversations c ON c.key = a.conversation"
 
 
-def _value(row: tuple[bytes, str, bytes, str, str, str, str, str, str, int, int]) -> Approval:
+def _value(row: Sequence[Any]) -> Approval:
     return Approval(
         approval_id=unpack_id(row[0]),
         conversation_id=row[1],
@@ -30,6 +37,8 @@ def _value(row: tuple[bytes, str, bytes, str, str, str, str, str, str, int, int]
         state=ApprovalState(row[8]),
         requested_at=row[9],
         expires_at=row[10],
+        is_protected=bool(row[11]),
+        always=_rules_from(row[12]),
     )
 
 
@@ -38,8 +47,8 @@ def ask(write: Write, row: ConversationRow, question: Approval) -> None:
     write.conn.execute(
         """
         INSERT INTO approvals (id, conversation, turn, tool_call_id, tool, title, text, hash,
-            state, requested_at, expires_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            state, requested_at, expires_at, protected, rules)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         """,
         (
             pack_id(question.approval_id),
@@ -53,15 +62,21 @@ def ask(write: Write, row: ConversationRow, question: Approval) -> None:
             question.state,
             question.requested_at,
             question.expires_at,
+            question.is_protected,
+            json_text(question.always),
         ),
     )
     write.emit(row, ApprovalRequested(approval=question))
 
 
 def answer(
-    write: Write, approval_id: str, decision: ApprovalDecision, content_hash: str
+    write: Write,
+    approval_id: str,
+    decision: ApprovalDecision,
+    content_hash: str,
+    always: bool,
 ) -> Approval:
-    """The first answer counts, if it is for what is asked."""
+    """The first answer counts, if it is for what is asked. `always`: also from now on."""
     found = _get(write.conn, approval_id)
     if found.state is not ApprovalState.PENDING:
         raise Conflict(f"This question is not open any more: it was {found.state}.")
@@ -71,6 +86,11 @@ def answer(
             hint="Read the question again with approval/list.",
         )
     allowed = decision == "allow"
+    if allowed and always:
+        if not found.always:
+            raise InvalidState("This cannot be allowed for good.", hint="Allow it once.")
+        for rule in found.always:
+            kept.add_rule(write, rule)
     return _resolve(write, found, ApprovalState.ALLOWED if allowed else ApprovalState.DENIED)
 
 
@@ -135,6 +155,18 @@ def _resolve(write: Write, question: Approval, state: ApprovalState) -> Approval
 
 def _set(write: Write, row: ConversationRow, question: Approval, state: ApprovalState) -> Approval:
     packed = pack_id(question.approval_id)
+    audit.note(
+        write,
+        AuditEntry(
+            action=AuditAction.ANSWER,
+            allowed=state is ApprovalState.ALLOWED,
+            why=state.value,
+            conversation_id=question.conversation_id,
+            turn_id=question.turn_id,
+            tool=question.tool,
+            content_hash=question.content_hash,
+        ),
+    )
     write.conn.execute("UPDATE approvals SET state = ? WHERE id = ?", (state, packed))
     write.emit(
         row,

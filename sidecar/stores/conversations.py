@@ -8,6 +8,7 @@ from ..conversations import AgentMode, Conversation, ForkedFrom
 from ..errors import Conflict, InvalidState
 from ..events import ModeChanged, TitleChanged
 from ..interfaces import ConversationList, NewConversation
+from . import checkpoints
 from .rows import (
     CONVERSATION,
     ConversationRow,
@@ -22,6 +23,7 @@ from .search import unindex
 from .write import Write
 
 HASH_BYTES = 16
+_IN_LISTS = "key NOT IN (SELECT conversation FROM helpers)"
 STORE_WIDE = 0
 """Stands for a conversation in `request_keys` where there is none yet."""
 
@@ -102,7 +104,18 @@ def add(
             last_seq + 1,
         ),
     ).fetchone()
+    if new.parent_id is not None:
+        write.conn.execute("INSERT INTO helpers VALUES (?, ?)", (key, new.parent_id))
     return write.conversation_by_key(key)
+
+
+def helpers(conn: sqlite3.Connection, parent_id: str) -> tuple[str, ...]:
+    found = conn.execute(
+        "SELECT c.id FROM helpers h JOIN conversations c ON c.key = h.conversation "
+        "WHERE h.parent = ? ORDER BY c.key",
+        (parent_id,),
+    )
+    return tuple(id_ for (id_,) in found)
 
 
 def _left_off(conn: sqlite3.Connection, conversation_id: str) -> tuple[int, int]:
@@ -126,7 +139,7 @@ def list_page(
     rows = conn.execute(
         f"""
         SELECT {CONVERSATION} FROM conversations
-        WHERE archived_at IS {"NOT" if archived else ""} NULL {before}
+        WHERE archived_at IS {"NOT" if archived else ""} NULL {before} AND {_IN_LISTS}
         ORDER BY updated_at DESC, key DESC LIMIT ?
         """,
         (*params, limit + 1),
@@ -147,7 +160,7 @@ def list_changes(conn: sqlite3.Connection, since: int, limit: int) -> Conversati
     never separated."""
     full = conn.execute(
         "SELECT change_no FROM conversations WHERE change_no > ? "
-        "ORDER BY change_no LIMIT 1 OFFSET ?",
+        f"AND {_IN_LISTS} ORDER BY change_no LIMIT 1 OFFSET ?",
         (since, limit - 1),
     ).fetchone()
     until = change_no(conn) if full is None else int(full[0])
@@ -155,7 +168,7 @@ def list_changes(conn: sqlite3.Connection, since: int, limit: int) -> Conversati
         ConversationRow(*row)
         for row in conn.execute(
             f"SELECT {CONVERSATION} FROM conversations WHERE change_no > ? AND change_no <= ? "
-            "ORDER BY change_no",
+            f"AND {_IN_LISTS} ORDER BY change_no",
             (since, until),
         )
     ]
@@ -219,7 +232,8 @@ def delete(write: Write, conversation_id: str) -> None:
     ranges = [part_range(key) for key in keys]
     conn.executemany("DELETE FROM parts WHERE key >= ? AND key < ?", ranges)
     conn.executemany("DELETE FROM chunks WHERE part >= ? AND part < ?", ranges)
-    for table in ("approvals", "messages", "queue", "request_keys", "events", "owners"):
+    checkpoints.forget(conn, row.key)
+    for table in ("approvals", "helpers", "messages", "queue", "request_keys", "events", "owners"):
         conn.execute(f"DELETE FROM {table} WHERE conversation = ?", (row.key,))
     conn.execute(
         "DELETE FROM request_keys WHERE conversation = ? AND result = ?", (STORE_WIDE, row.id)

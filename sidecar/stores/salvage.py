@@ -21,7 +21,7 @@ from ..ids import new_id, now_ms
 from . import pages
 from .backup import backup_of
 
-_LEFT_BEHIND = ("meta", "events", "instances", "to_index", "_sqlite_migrations")
+_LEFT_BEHIND = ("meta", "events", "instances", "to_index", "_sqlite_migrations", "audit_head")
 """Of no use in a new store; its new id sends every reader of events to a snapshot."""
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -276,7 +276,7 @@ def _settle(new: sqlite3.Connection) -> None:
     """Make the counts agree with what was saved, and have everything indexed again."""
     new.execute("DELETE FROM conversations WHERE id IN (SELECT conversation_id FROM tombstones)")
     orphan = "NOT IN (SELECT key FROM conversations)"
-    for table in ("messages", "queue", "owners"):
+    for table in ("messages", "queue", "owners", "approvals", "helpers", "checkpoints"):
         new.execute(f"DELETE FROM {table} WHERE conversation {orphan}")
     new.execute("DELETE FROM parts WHERE key >> 16 NOT IN (SELECT key FROM messages)")
     new.execute("DELETE FROM chunks WHERE part >> 16 NOT IN (SELECT key FROM messages)")
@@ -296,6 +296,10 @@ def _settle(new: sqlite3.Connection) -> None:
             queue_length = (SELECT count(*) FROM queue q
                 WHERE q.conversation = conversations.key AND q.state = 'queued')
         """
+    )
+    new.execute(
+        "UPDATE audit_head SET (count, hash) = "
+        "(SELECT key, hash FROM audit ORDER BY key DESC LIMIT 1) WHERE EXISTS (SELECT 1 FROM audit)"
     )
     new.execute("UPDATE meta SET store_id = ?, change_no = 1", (new_id(),))
     new.execute("INSERT INTO to_index SELECT key FROM messages WHERE status <> 'streaming'")

@@ -203,12 +203,45 @@ def ends(conn: sqlite3.Connection) -> None:
     conn.execute("CREATE INDEX tombstones_of ON tombstones (conversation_id)")
 
 
+def acting(conn: sqlite3.Connection) -> None:
+    """What agents that act leave behind: who allowed what, what files held before, and what the
+    user has settled for good."""
+    for statement in (
+        "ALTER TABLE approvals ADD COLUMN protected INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE approvals ADD COLUMN rules TEXT NOT NULL DEFAULT '[]'",
+        "CREATE TABLE rules (key INTEGER PRIMARY KEY, root TEXT NOT NULL, rule TEXT NOT NULL "
+        "CHECK (json_valid(rule)), made_at INTEGER NOT NULL, UNIQUE (root, rule)) STRICT",
+        "CREATE TABLE personas (id TEXT PRIMARY KEY, persona TEXT NOT NULL "
+        "CHECK (json_valid(persona)), saved_at INTEGER NOT NULL) STRICT",
+        "CREATE TABLE helpers (conversation INTEGER PRIMARY KEY REFERENCES conversations (key), "
+        "parent TEXT NOT NULL) STRICT",
+        "CREATE TABLE pre_images (key INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, "
+        "size INTEGER NOT NULL, data BLOB NOT NULL) STRICT",
+        "CREATE TABLE checkpoints (key INTEGER PRIMARY KEY, conversation INTEGER NOT NULL "
+        "REFERENCES conversations (key), reply INTEGER NOT NULL, root TEXT NOT NULL, "
+        "relative TEXT NOT NULL, before BLOB, after BLOB, undone INTEGER NOT NULL) STRICT",
+        "CREATE INDEX checkpoints_of ON checkpoints (conversation, reply)",
+        "CREATE INDEX checkpoints_before ON checkpoints (before)",
+        "CREATE TABLE audit (key INTEGER PRIMARY KEY, entry TEXT NOT NULL "
+        "CHECK (json_valid(entry)), hash BLOB NOT NULL) STRICT",
+        "CREATE TABLE audit_head (one INTEGER PRIMARY KEY CHECK (one = 1), "
+        "count INTEGER NOT NULL, hash BLOB NOT NULL) STRICT",
+        "INSERT INTO audit_head VALUES (1, 0, zeroblob(32))",
+        "CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit "
+        "BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END",
+        "CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit "
+        "BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END",
+    ):
+        conn.execute(statement)
+
+
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     first,
     commits,
     children,
     approvals,
     ends,
+    acting,
 )
 """Every step from an empty file to the current schema, in order. A step that was released is
 never changed; its name is kept in the store."""

@@ -11,10 +11,10 @@ from typing import TypeVar
 from anyio import to_thread
 
 from .. import processes
+from ..audit import AuditEntry
 from ..conversations import (
     AgentMode,
     Approval,
-    ApprovalDecision,
     ContextFile,
     Conversation,
     Message,
@@ -43,7 +43,6 @@ from ..interfaces import (
 )
 from ..processes import ChildRecord
 from . import (
-    approvals,
     children,
     conversations,
     following,
@@ -55,8 +54,8 @@ from . import (
     transcript,
     turns,
 )
+from .acts import ActsStore
 from .figures import figures
-from .open_store import OpenStore
 from .rows import get_conversation
 from .schema import SCHEMA_VERSION
 from .write import Write
@@ -69,7 +68,7 @@ _READ_STEP = 200
 """Messages read in one transaction when all are asked for."""
 
 
-class SqlStore(OpenStore):
+class SqlStore(ActsStore):
     """See `ConversationStore`, and `OpenStore` for what else there is."""
 
     # ---- conversations ----
@@ -358,10 +357,11 @@ class SqlStore(OpenStore):
         call: ToolCall,
         *,
         approval: Approval | None = None,
+        audit: AuditEntry | None = None,
     ) -> None:
         await self._write(
             lambda write: turns.tool_started(
-                write, conversation_id, turn_id, reply_id, part, call, approval
+                write, conversation_id, turn_id, reply_id, part, call, approval, audit
             )
         )
 
@@ -399,24 +399,6 @@ class SqlStore(OpenStore):
             return count
 
         return await self._write(settle)
-
-    # ---- approvals ----
-
-    async def ask_approval(self, question: Approval) -> None:
-        await self._write(lambda write: turns.ask_approval(write, question))
-
-    async def answer_approval(
-        self, approval_id: str, decision: ApprovalDecision, content_hash: str
-    ) -> Approval:
-        return await self._write(
-            lambda write: approvals.answer(write, approval_id, decision, content_hash)
-        )
-
-    async def settle_approval(self, approval_id: str) -> Approval:
-        return await self._write(lambda write: approvals.settle(write, approval_id))
-
-    async def open_approvals(self, conversation_id: str | None = None) -> Sequence[Approval]:
-        return await self._read(lambda conn: approvals.open_ones(conn, conversation_id))
 
     # ---- child processes ----
 

@@ -83,12 +83,12 @@ def to_hide(
 ) -> tuple[str, ...]:
     """The messages that a rewind would hide."""
     row = get_conversation(conn, conversation_id)
-    return _ids_after(conn, row, _last_kept(conn, row, to_message_id))
+    return _ids_after(conn, row, last_kept(conn, row, to_message_id))
 
 
 def rewind(write: Write, conversation_id: str, to_message_id: str | None) -> tuple[str, ...]:
     row, conn = write.conversation(conversation_id), write.conn
-    after = _last_kept(conn, row, to_message_id)
+    after = last_kept(conn, row, to_message_id)
     _refuse_while_running(conn, row)
     ids = _ids_after(conn, row, after)
     if ids:
@@ -102,7 +102,7 @@ def rewind(write: Write, conversation_id: str, to_message_id: str | None) -> tup
     return ids
 
 
-def _last_kept(conn: sqlite3.Connection, row: ConversationRow, to_message_id: str | None) -> int:
+def last_kept(conn: sqlite3.Connection, row: ConversationRow, to_message_id: str | None) -> int:
     return -1 if to_message_id is None else visible_key(conn, row, to_message_id)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from ..audit import AuditEntry
 from ..conversations import (
     AgentMode,
     Approval,
@@ -30,8 +31,8 @@ from ..events import (
     TurnSteered,
 )
 from ..ids import new_id
-from ..interfaces import StartedTurn, TextChunk, ToolCall, ToolOutput, TurnOutcome
-from . import approvals
+from ..interfaces import PreImage, StartedTurn, TextChunk, ToolCall, ToolOutput, TurnOutcome
+from . import approvals, audit, checkpoints
 from .owners import IsDead, claim
 from .recovery import settle_dead
 from .rows import (
@@ -208,10 +209,13 @@ def tool_started(
     part: int,
     call: ToolCall,
     approval: Approval | None,
+    audited: AuditEntry | None,
 ) -> None:
     row, turn = running(write, conversation_id, turn_id)
     if approval is not None:
         approvals.use(write, approval)
+    if audited is not None:
+        audit.note(write, audited)
     if not turn.requested:
         _mark_requested(write.conn, turn)
     stored = ToolCallPart(tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments)
@@ -227,6 +231,12 @@ def tool_started(
             arguments=call.arguments,
         ),
     )
+
+
+def keep_pre_image(write: Write, conversation_id: str, turn_id: str, image: PreImage) -> None:
+    row, turn = running(write, conversation_id, turn_id)
+    checkpoints.keep(write.conn, row.key, turn.reply, image)
+    write.touch(row)
 
 
 def ask_approval(write: Write, question: Approval) -> None:
