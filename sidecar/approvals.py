@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 import anyio
@@ -39,13 +39,18 @@ class Verdict(StrEnum):
     DENY = "deny"
 
 
+STRICTNESS = (Verdict.ALLOW, Verdict.ASK, Verdict.DENY)
+
 RIGHTS: Mapping[AgentMode, Mapping[ToolKind, Verdict]] = {
-    AgentMode.CHAT: {ToolKind.READ: Verdict.ALLOW},
+    AgentMode.CHAT: {ToolKind.READ: Verdict.ALLOW, ToolKind.AGENT: Verdict.ALLOW},
     AgentMode.FEEDBACK: {ToolKind.READ: Verdict.ALLOW},
     AgentMode.BUILD: {
         ToolKind.READ: Verdict.ALLOW,
         ToolKind.EDIT: Verdict.ASK,
         ToolKind.RUN: Verdict.ASK,
+        ToolKind.EXTERNAL: Verdict.ASK,
+        ToolKind.PLAN: Verdict.ASK,
+        ToolKind.AGENT: Verdict.ALLOW,
     },
 }
 """Mode × kind of tool; what is not in it is denied."""
@@ -53,6 +58,11 @@ RIGHTS: Mapping[AgentMode, Mapping[ToolKind, Verdict]] = {
 
 def verdict_on(mode: AgentMode, tool: Tool) -> Verdict:
     return RIGHTS[mode].get(tool.kind, Verdict.DENY)
+
+
+def verdict_in(modes: Iterable[AgentMode], tool: Tool) -> Verdict:
+    """Of several modes at once: the strictest."""
+    return max((verdict_on(mode, tool) for mode in modes), key=STRICTNESS.index)
 
 
 def content_hash(call: ToolCall, subject: Subject) -> str:
@@ -88,6 +98,8 @@ class Approvals:
             state=ApprovalState.PENDING,
             requested_at=asked_at,
             expires_at=asked_at + int(PATIENCE * 1000),
+            is_protected=subject.is_protected,
+            always=() if subject.is_protected else subject.always,
         )
         answered = self._waiting[question.approval_id] = anyio.Event()
         try:
@@ -100,11 +112,17 @@ class Approvals:
             del self._waiting[question.approval_id]
 
     async def respond(
-        self, approval_id: str, decision: ApprovalDecision, given_hash: str
+        self,
+        approval_id: str,
+        decision: ApprovalDecision,
+        given_hash: str,
+        *,
+        always: bool = False,
     ) -> Approval:
         """The first answer counts. Raises `NotFound` for an unknown question, `Conflict` for one
-        that was answered or is over, and for an answer to something else than what is asked."""
-        answer = await self._store.answer_approval(approval_id, decision, given_hash)
+        that was answered or is over, and for an answer to something else than what is asked.
+        `always`: what it says about that becomes a rule; `InvalidState` where it says nothing."""
+        answer = await self._store.answer_approval(approval_id, decision, given_hash, always=always)
         logger.info("approval answered", extra={"approvalId": approval_id, "decision": decision})
         return answer
 

@@ -210,6 +210,10 @@ class AgentOrigin(Value, frozen=True, kw_only=True):
     last."""
 
     chain: tuple[str, ...]
+    modes: tuple[AgentMode, ...] = ()
+    """The modes that those had. Rights on the way are what all of them have in common."""
+    root: str | None = None
+    """The prompt of the user's that all of it began with; a budget is kept for each."""
     is_reply: bool = False
 
 
@@ -295,6 +299,12 @@ class ToolKind(StrEnum):
     READ = "read"
     EDIT = "edit"
     RUN = "run"
+    PLAN = "plan"
+    """Carrying out what was planned."""
+    AGENT = "agent"
+    """Writing to another agent, which has its own rights to act, or fewer."""
+    EXTERNAL = "external"
+    """Whatever a server of the user's choice does."""
 
 
 class ApprovalState(StrEnum):

@@ -132,6 +132,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     text: str
     state: JsonObject = {}
+    is_protected: bool = False
+    """It changes what governs agents, editors or shells."""
+    always: tuple[Rule, ...] = ()
+    """All that would have to be allowed for good for this not to be asked."""
 
 
 def _say_nothing(_: str) -> None:

@@ -490,10 +490,11 @@ def make_tools(store: SqliteStore, editor: EditorFiles, conversation: Conversati
     """What an agent may ask for; whether it may is decided by mode, kind and approval."""
     if not conversation.roots:
         return Toolbox()
-    from .tools.commands import CommandTool
+    from .tools.commands import command_tools
     from .tools.editing import editing_tools
     from .tools.workspace import workspace_tools
 
     roots = [Path(root) for root in conversation.roots]
     tools = [*workspace_tools(roots, editor.read), *editing_tools(roots, editor)]
-    return Toolbox([*tools, CommandTool(roots, store)])
+    running, background = command_tools(roots, store)
+    return Toolbox([*tools, *running], background=background)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 
 import anyio
 
-from .approvals import Approvals, Verdict, content_hash, verdict_on
+from .approvals import Approvals
 from .conversations import (
     AgentMode,
-    Approval,
-    ApprovalState,
     Message,
     MessageSettings,
     MessageStatus,
@@ -26,6 +25,7 @@ from .conversations import (
     Usage,
 )
 from .errors import AgentError, MessageProcessingFailed, NetworkError
+from .gate import Gate
 from .interfaces import (
     ConversationStore,
     ModelProvider,
@@ -45,6 +45,14 @@ from .retry import attempts, is_transient
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
+
+OnOutput = Callable[[str, str, str, str], None]
+"""Conversation, turn, tool call, and more of what the tool puts out."""
+
+
+def unwatched(conversation_id: str, turn_id: str, tool_call_id: str, text: str) -> None:
+    """Nobody looks."""
+
 
 MAX_STEPS = 50
 """Model calls in one turn. A model that still wants tools after that is going in circles."""
@@ -89,6 +97,7 @@ class Turn:
         store: ConversationStore,
         flusher: Flusher,
         approvals: Approvals,
+        on_output: OnOutput = unwatched,
     ) -> None:
         self.started = started
         self.reply = reply
@@ -99,7 +108,8 @@ class Turn:
         self._history: Sequence[Message] = ()
         self._store = store
         self._flusher = flusher
-        self._approvals = approvals
+        self._gate = Gate(started, approvals, store)
+        self._on_output = on_output
         self._steered = False
         self._begun = anyio.Event()
         """Set when something of the answer is there."""
@@ -195,11 +205,7 @@ class Turn:
             history=self._history,
             prompt=prompt,
             steps=self.reply.parts,
-            tools=[
-                tool.spec
-                for tool in self._tools.values()
-                if verdict_on(self.started.mode, tool) is not Verdict.DENY
-            ],
+            tools=[tool.spec for tool in self._gate.offered(self._tools)],
             settings=self._settings_for(prompt),
         )
 
@@ -230,55 +236,34 @@ class Turn:
 
     async def _use(self, call: ToolCall, part: int) -> ToolOutput:
         """Run the tool if it may be run. That it starts is committed before it does."""
-        conversation_id = self.started.entry.conversation_id
-        turn_id, reply_id = self.started.turn_id, self.started.reply_id
-        tool = self._tools.get(call.name)
-        approval, refusal = await self._may_use(tool, call)
+        admission = await self._gate.admit(self._tools, call)
         await self._store.tool_started(
-            conversation_id, turn_id, reply_id, part, call, approval=approval
+            self.started.entry.conversation_id,
+            self.started.turn_id,
+            self.started.reply_id,
+            part,
+            call,
+            approval=admission.approval,
+            audit=admission.entry(self.started),
         )
-        if tool is None or refusal is not None:
-            return ToolOutput(refusal or "", is_error=True)
+        if admission.refusal is not None:
+            return ToolOutput(admission.refusal, is_error=True)
         try:
-            return await tool.run(call.arguments, self._use_of(call))
+            return await self._tools[call.name].run(call.arguments, self._use_of(call))
         except Exception:
             logger.exception("a tool failed", extra={"tool": call.name})
             return ToolOutput(f"'{call.name}' failed unexpectedly.", is_error=True)
 
     def _use_of(self, call: ToolCall) -> ToolUse:
         started = self.started
+        conversation_id, turn_id = started.entry.conversation_id, started.turn_id
         return ToolUse(
-            conversation_id=started.entry.conversation_id,
-            turn_id=started.turn_id,
+            conversation_id=conversation_id,
+            turn_id=turn_id,
             tool_call_id=call.tool_call_id,
+            report=partial(self._on_output, conversation_id, turn_id, call.tool_call_id),
+            keep=partial(self._store.keep_pre_image, conversation_id, turn_id),
         )
-
-    async def _may_use(
-        self, tool: Tool | None, call: ToolCall
-    ) -> tuple[Approval | None, str | None]:
-        """The approval that was needed and given; or why the tool is not run, for the model."""
-        if tool is None:
-            known = ", ".join(self._tools) or "none"
-            return None, f"There is no tool '{call.name}'. Tools: {known}."
-        verdict = verdict_on(self.started.mode, tool)
-        if verdict is Verdict.ALLOW:
-            return None, None
-        if verdict is Verdict.DENY:
-            return None, f"'{call.name}' is not allowed in this mode."
-        return await self._ask(tool, call)
-
-    async def _ask(self, tool: Tool, call: ToolCall) -> tuple[Approval | None, str | None]:
-        entry, turn_id = self.started.entry, self.started.turn_id
-        try:
-            subject = await tool.subject(call.arguments)
-            answer = await self._approvals.ask(entry.conversation_id, turn_id, call, subject)
-            if answer.state is not ApprovalState.ALLOWED:
-                return None, f"The user did not allow '{call.name}' ({answer.state})."
-            if content_hash(call, await tool.subject(call.arguments)) != answer.content_hash:
-                return None, "What this is about has changed since the user allowed it. Ask again."
-        except MessageProcessingFailed as error:
-            return None, error.message
-        return answer, None
 
 
 def _stop_reason(stop: ModelStop) -> StopReason:

@@ -42,9 +42,11 @@ def test_only_building_changes_anything_and_only_when_asked() -> None:
         for kind in ToolKind
     }
     asked = {pair for pair, verdict in verdicts.items() if verdict is Verdict.ASK}
-    assert asked == {(AgentMode.BUILD, ToolKind.EDIT), (AgentMode.BUILD, ToolKind.RUN)}
+    acts = (ToolKind.EDIT, ToolKind.RUN, ToolKind.PLAN, ToolKind.EXTERNAL)
+    assert asked == {(AgentMode.BUILD, kind) for kind in acts}
     allowed = {pair for pair, verdict in verdicts.items() if verdict is Verdict.ALLOW}
-    assert allowed == {(mode, ToolKind.READ) for mode in AgentMode}
+    talks = {(mode, ToolKind.AGENT) for mode in (AgentMode.CHAT, AgentMode.BUILD)}
+    assert allowed == {(mode, ToolKind.READ) for mode in AgentMode} | talks
     assert set(RIGHTS) == set(AgentMode)
 
 

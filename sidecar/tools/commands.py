@@ -1,42 +1,31 @@
-"""The tool that runs a command of the shell, in the workspace and in a process group of its own."""
+"""The tools that run commands of the shell, in the workspace and in process groups of their own."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from itertools import count
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import anyio
 import msgspec
 from anyio import to_thread
 
-from .. import processes
 from ..conversations import JsonObject, ToolKind
-from ..errors import AgentError, MessageProcessingFailed
-from ..interfaces import UNWATCHED, Subject, ToolOutput, ToolSpec, ToolUse
-from ..processes import ChildRecord
+from ..errors import MessageProcessingFailed
+from ..interfaces import UNWATCHED, Subject, Tool, ToolOutput, ToolSpec, ToolUse
 from . import sandbox
+from .child import Child, Excerpt, Ledger
 from .files import Refused, Workspace
+from .rules import proposed
+from .snapshots import Snapshot
 
-HEAD = TAIL = 24 * 1024
-"""Bytes of the output that a model gets to see: errors stand at the end, causes at the start."""
+__all__ = ["Background", "CommandTool", "Excerpt", "Ledger", "command_tools", "shell"]
+
 DEFAULT_SECONDS, MOST_SECONDS = 120, 1800
-GRACE = 1.0
-"""Seconds that a command which is stopped may take to end by itself."""
-
-
-class Ledger(Protocol):
-    """Where children are recorded, for whoever comes after a sidecar that was killed."""
-
-    @property
-    def mark(self) -> str: ...
-    async def child_started(self, child: ChildRecord) -> None: ...
-    async def child_ended(self, child: ChildRecord) -> None: ...
+MOST_IN_BACKGROUND = 8
 
 
 class Arguments(msgspec.Struct, rename="camel"):
@@ -44,14 +33,20 @@ class Arguments(msgspec.Struct, rename="camel"):
     folder: str = "."
     timeout_seconds: Annotated[int, msgspec.Meta(ge=1, le=MOST_SECONDS)] = DEFAULT_SECONDS
     network: bool = False
+    background: bool = False
+
+
+class OfBackground(msgspec.Struct):
+    id: str
 
 
 RUN = ToolSpec(
     name="run",
     description="Run a command of the shell in the workspace, without a terminal and without"
     " input. Answers with the exit code and the output, of a long one the beginning and the end."
-    " It can write in the workspace only and has no network unless `network` is set. The user is"
-    " asked first.",
+    " It can write in the workspace only and has no network unless `network` is set. With"
+    " `background` it goes on after the answer, until `stop` or the end of the agent; `output`"
+    " tells how it goes. The user is asked first.",
     input_schema={
         "type": "object",
         "properties": {
@@ -64,10 +59,96 @@ RUN = ToolSpec(
                 "default": DEFAULT_SECONDS,
             },
             "network": {"type": "boolean", "default": False},
+            "background": {"type": "boolean", "default": False},
         },
         "required": ["command"],
     },
 )
+_BY_ID = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
+OUTPUT = ToolSpec(
+    name="output",
+    description="How a command goes that `run` began in the background, and what it said so far.",
+    input_schema=_BY_ID,
+)
+STOP = ToolSpec(
+    name="stop",
+    description="End a command that `run` began in the background, with all that it began.",
+    input_schema=_BY_ID,
+)
+
+
+def command_tools(roots: Sequence[Path], ledger: Ledger) -> tuple[list[Tool], Background]:
+    """The tools, and what goes on behind them."""
+    background = Background()
+    tools: list[Tool] = [
+        CommandTool(roots, ledger, background=background),
+        BackgroundTool(OUTPUT, background),
+        BackgroundTool(STOP, background),
+    ]
+    return tools, background
+
+
+class Background:
+    """The commands of one agent that go on by themselves."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Child] = {}
+        self._ids = count(1)
+
+    @property
+    def is_busy(self) -> bool:
+        return any(not child.exited.is_set() for child in self._running.values())
+
+    @property
+    def is_full(self) -> bool:
+        return sum(not c.exited.is_set() for c in self._running.values()) >= MOST_IN_BACKGROUND
+
+    def add(self, child: Child) -> str:
+        id_ = f"command-{next(self._ids)}"
+        self._running[id_] = child
+        return id_
+
+    def find(self, id_: str) -> Child:
+        if (child := self._running.get(id_)) is None:
+            known = ", ".join(self._running) or "none"
+            raise Refused(f"There is no command {id_[:80]!r} in the background: {known}.")
+        return child
+
+    async def end(self, id_: str) -> Child:
+        child = self.find(id_)
+        del self._running[id_]
+        with anyio.CancelScope(shield=True):
+            await child.end()
+        return child
+
+    async def end_all(self) -> None:
+        for id_ in tuple(self._running):
+            await self.end(id_)
+
+
+class BackgroundTool:
+    """`output` or `stop`. Neither does more than the command that the user allowed."""
+
+    kind = ToolKind.READ
+
+    def __init__(self, spec: ToolSpec, background: Background) -> None:
+        self.spec = spec
+        self._background = background
+
+    async def subject(self, arguments: JsonObject) -> Subject:
+        return Subject(title=self.spec.name, text=str(arguments.get("id", "")))
+
+    async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
+        try:
+            id_ = msgspec.convert(arguments, OfBackground).id
+            if self.spec is STOP:
+                child = await self._background.end(id_)
+                return ToolOutput(f"Stopped.\n{child.output.text()}")
+            child = self._background.find(id_)
+        except (msgspec.ValidationError, Refused) as error:
+            return ToolOutput(str(error), is_error=True)
+        how = f"Exit code {child.code}" if child.exited.is_set() else "It runs"
+        return ToolOutput(f"{how}.\n{child.output.text()}")
 
 
 class CommandTool:
@@ -81,10 +162,12 @@ class CommandTool:
         roots: Sequence[Path],
         ledger: Ledger,
         find_sandbox: Callable[[], str | None] = sandbox.bubblewrap,
+        background: Background | None = None,
     ) -> None:
         self._workspace = Workspace(roots)
         self._ledger = ledger
         self._find_sandbox = find_sandbox
+        self._background = background or Background()
 
     async def subject(self, arguments: JsonObject) -> Subject:
         try:
@@ -95,10 +178,26 @@ class CommandTool:
         except Refused as error:
             raise MessageProcessingFailed(str(error)) from None
         is_confined = await to_thread.run_sync(self._find_sandbox) is not None
+        roots = [str(root) for root in self._workspace.roots.values()]
         return Subject(
             title=f"Run in {folder}{_conditions(asked, is_confined)}",
             text=asked.command,
-            state={"folder": str(folder), "isConfined": is_confined, "network": asked.network},
+            state={
+                "folder": str(folder),
+                "isConfined": is_confined,
+                "network": asked.network,
+                "background": asked.background,
+            },
+            # What goes on unseen is asked every time.
+            always=()
+            if asked.background
+            else proposed(
+                asked.command,
+                folder=str(folder),
+                roots=roots,
+                network=asked.network,
+                is_confined=is_confined,
+            ),
         )
 
     async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
@@ -113,7 +212,9 @@ class CommandTool:
             roots = list(self._workspace.roots.values())
             argv = sandbox.wrapped(program, argv, folder, roots, network=asked.network)
         try:
-            return await self._run(argv, folder, asked.timeout_seconds)
+            if asked.background:
+                return await self._begin(argv, folder, use)
+            return await self._run(argv, folder, asked.timeout_seconds, use)
         except OSError as error:
             return ToolOutput(f"It could not be started: {error.strerror}.", is_error=True)
 
@@ -124,60 +225,34 @@ class CommandTool:
             raise Refused(f"There is no folder {name[:200]!r} in the workspace.")
         return folder
 
-    async def _run(self, argv: Sequence[str], folder: Path, seconds: float) -> ToolOutput:
-        with anyio.CancelScope(shield=True):  # half made, a process could not be ended
-            child = await asyncio.create_subprocess_exec(
-                *argv,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=processes.environment(self._ledger.mark),
-                **processes.own_group(),
+    async def _begin(self, argv: Sequence[str], folder: Path, use: ToolUse) -> ToolOutput:
+        if self._background.is_full:
+            return ToolOutput(
+                f"{MOST_IN_BACKGROUND} commands run in the background: stop one first.",
+                is_error=True,
             )
-        record = ChildRecord(child.pid, processes.began(child.pid) or "", "command")
-        output, code = Excerpt(), None
+        child = await Child.start(argv, folder, self._ledger, use.report)
+        return ToolOutput(
+            f"It runs in the background as {self._background.add(child)}. What it changes cannot "
+            "be undone."
+        )
+
+    async def _run(
+        self, argv: Sequence[str], folder: Path, seconds: float, use: ToolUse
+    ) -> ToolOutput:
+        before = await to_thread.run_sync(Snapshot, self._workspace)
+        child = await Child.start(argv, folder, self._ledger, use.report)
         try:
-            await self._ledger.child_started(record)
-            with anyio.move_on_after(seconds):
-                assert child.stdout is not None
-                while data := await child.stdout.read(65_536):
-                    output.add(data)
-                code = await child.wait()
+            with anyio.move_on_after(seconds) as patience:
+                await child.exited.wait()
         finally:
             with anyio.CancelScope(shield=True):
-                await self._end(child, record)
-        how = f"Stopped after {seconds:g} seconds" if code is None else f"Exit code {code}"
-        return ToolOutput(f"{how}.\n{output.text()}", is_error=code != 0)
-
-    async def _end(self, child: asyncio.subprocess.Process, record: ChildRecord) -> None:
-        """Also what a command that ended well has left running: nobody else would end it."""
-        await processes.end_group(child.pid, GRACE)
-        await child.wait()
-        with suppress(AgentError):  # the record is checked before it is believed
-            await self._ledger.child_ended(record)
-
-
-class Excerpt:
-    """The beginning and the end of an output of any length, in bounded memory."""
-
-    def __init__(self) -> None:
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._left_out = 0
-
-    def add(self, data: bytes) -> None:
-        room = HEAD - len(self._head)
-        self._head += data[:room]
-        self._tail += data[room:]
-        if (excess := len(self._tail) - TAIL) > 0:
-            self._left_out += excess
-            del self._tail[:excess]
-
-    def text(self) -> str:
-        head, tail = (bytes(b).decode("utf-8", "replace") for b in (self._head, self._tail))
-        gap = f"\n[… {self._left_out:,} bytes left out …]\n" if self._left_out else ""
-        return (head + gap + tail).replace("\r\n", "\n")
+                await child.end()
+                for image in await to_thread.run_sync(list, before.changes()):
+                    await use.keep(image)
+        is_late = patience.cancelled_caught
+        how = f"Stopped after {seconds:g} seconds" if is_late else f"Exit code {child.code}"
+        return ToolOutput(f"{how}.\n{child.output.text()}", is_error=is_late or child.code != 0)
 
 
 def shell(command: str, platform: str = sys.platform) -> list[str]:
@@ -188,6 +263,9 @@ def shell(command: str, platform: str = sys.platform) -> list[str]:
 
 
 def _conditions(asked: Arguments, is_confined: bool) -> str:
-    if not is_confined:
-        return " (not confined: as you, with network)"
-    return " (with network)" if asked.network else ""
+    notes = [
+        *(["not confined: as you, with network"] if not is_confined else []),
+        *(["with network"] if is_confined and asked.network else []),
+        *(["in the background"] if asked.background else []),
+    ]
+    return f" ({', '.join(notes)})" if notes else ""

@@ -19,8 +19,10 @@ from anyio import to_thread
 
 from ..conversations import JsonObject, ToolKind
 from ..errors import MessageProcessingFailed
-from ..interfaces import UNWATCHED, Subject, Tool, ToolOutput, ToolSpec, ToolUse
+from ..interfaces import UNWATCHED, PreImage, Subject, Tool, ToolOutput, ToolSpec, ToolUse
 from .files import Entry, Refused, Workspace
+from .patching import patched
+from .protected import is_protected
 from .writing import change, held
 
 DIFF_BYTES = 256 * 1024
@@ -54,6 +56,15 @@ class Change(msgspec.Struct, frozen=True):
         return f"{verb} {self.entry.name}"
 
     @property
+    def pre_image(self) -> PreImage:
+        old, new = (
+            None if text is None else _encoded(text, self.saved) for text in (self.old, self.new)
+        )
+        return PreImage(
+            root=str(self.entry.root), relative=self.entry.relative, before=old, after=new
+        )
+
+    @property
     def diff(self) -> str:
         before, after = _lines(self.old or ""), _lines(self.new or "")
         name = self.entry.name
@@ -69,6 +80,11 @@ class EditArguments(msgspec.Struct, rename="camel"):
     old_text: Annotated[str, msgspec.Meta(min_length=1)]
     new_text: str
     replace_all: bool = False
+
+
+class PatchArguments(msgspec.Struct):
+    path: Annotated[str, msgspec.Meta(min_length=1)]
+    diff: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class CreateArguments(msgspec.Struct):
@@ -96,6 +112,19 @@ EDIT = ToolSpec(
         "required": ["path", "oldText", "newText"],
     },
 )
+PATCH = ToolSpec(
+    name="patch",
+    description="Change several places of one file with a unified diff. Its unchanged and removed"
+    " lines have to be those of the file. The user is shown the change first.",
+    input_schema={
+        "type": "object",
+        "properties": {
+            "path": PATH,
+            "diff": {"type": "string", "minLength": 1, "description": "`@@` parts of one file."},
+        },
+        "required": ["path", "diff"],
+    },
+)
 CREATE = ToolSpec(
     name="create",
     description="Make a new text file, with the folders that it needs. The user is asked first.",
@@ -119,6 +148,7 @@ def editing_tools(roots: Sequence[Path], editor: Editor | None) -> list[Tool]:
     files = Files(Workspace(roots), editor)
     return [
         EditingTool(EDIT, files, edited),
+        EditingTool(PATCH, files, fitted),
         EditingTool(CREATE, files, created),
         EditingTool(DELETE, files, deleted),
     ]
@@ -176,11 +206,14 @@ class EditingTool:
             raise MessageProcessingFailed("That change is too large to be read. Make it in parts.")
         before = hashlib.sha256((wanted.old or "").encode("utf-8", "surrogatepass")).hexdigest()
         state = {"root": str(wanted.entry.root), "before": before, "isNew": wanted.old is None}
-        return Subject(title=wanted.title, text=diff, state=state)
+        is_guarded = is_protected(wanted.entry.relative)
+        title = f"{wanted.title} (protected)" if is_guarded else wanted.title
+        return Subject(title=title, text=diff, state=state, is_protected=is_guarded)
 
     async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
         try:
             wanted = await self._wanted(self._files, arguments)
+            await use.keep(wanted.pre_image)
             await self._files.make(wanted)
         except (Refused, msgspec.ValidationError) as error:
             return ToolOutput(str(error), is_error=True)
@@ -203,6 +236,16 @@ async def edited(files: Files, arguments: JsonObject) -> Change:
     if old == new:
         raise Refused("Old and new text are the same.")
     return msgspec.structs.replace(seen, new=seen.old.replace(old, new))
+
+
+async def fitted(files: Files, arguments: JsonObject) -> Change:
+    asked = msgspec.convert(arguments, PatchArguments, strict=False)
+    seen = await files.see(asked.path)
+    if seen.old is None:
+        raise Refused(f"There is no file '{seen.entry.name}'.")
+    text = seen.old.replace("\r\n", "\n")
+    new = _fitted(seen.old, patched(text, asked.diff, seen.entry.name))
+    return msgspec.structs.replace(seen, new=new)
 
 
 async def created(files: Files, arguments: JsonObject) -> Change:

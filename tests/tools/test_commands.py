@@ -17,7 +17,7 @@ from sidecar import processes
 from sidecar.conversations import ToolKind
 from sidecar.errors import MessageProcessingFailed
 from sidecar.processes import ChildRecord
-from sidecar.tools import commands, sandbox
+from sidecar.tools import child, sandbox
 from sidecar.tools.commands import CommandTool, Excerpt, shell
 from tests.faults.needs import missing
 from tests.requirements import proves
@@ -128,7 +128,7 @@ async def test_a_long_output_is_cut_in_the_middle_within_memory(tmp_path: Path) 
     assert said.startswith("Exit code 0.\nfirst\n")
     assert said.endswith("\nlast\n")
     assert "bytes left out" in said
-    assert len(said) < commands.HEAD + commands.TAIL + 200
+    assert len(said) < child.HEAD + child.TAIL + 200
 
 
 @proves("TOOLS-RUN", "P7")
@@ -224,8 +224,8 @@ def test_each_platform_has_its_shell(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.lists(st.binary(max_size=50), max_size=40))
 def test_an_excerpt_is_the_whole_or_its_two_ends(pieces: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "HEAD", 40)
-        patch.setattr(commands, "TAIL", 30)
+        patch.setattr(child, "HEAD", 40)
+        patch.setattr(child, "TAIL", 30)
         excerpt = Excerpt()
         for piece in pieces:
             excerpt.add(piece)
