@@ -26,7 +26,8 @@ from .lifecycle import ENDED, AgentState, after
 from .reply import RETRY_INTERVAL, Flusher, Reply
 from .settings import Config
 from .toolbox import Toolbox
-from .turn import Turn, turn_error
+from .turn import Helpers, Turn, turn_error
+from .work import BuildTask, FeedbackTask, Task
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,19 @@ OWNED_ELSEWHERE = "owned by another window"
 
 CLOSE_GRACE = 1.5
 """Seconds a hung turn gets to end by itself before it is given up; abort has two in all."""
+
+
+def turn_kind(task: Task | None) -> type[Turn]:
+    """Workflows are imported when the first is asked for."""
+    if isinstance(task, FeedbackTask):
+        from .workflows.feedback import FeedbackTurn
+
+        return FeedbackTurn
+    if isinstance(task, BuildTask):
+        from .workflows.build import BuildTurn
+
+        return BuildTurn
+    return Turn
 
 
 class Host(Protocol):
@@ -44,7 +58,11 @@ class Host(Protocol):
     flusher: Flusher
     approvals: Approvals
     config: Config
+    helpers: Helpers | None
 
+    def on_output(
+        self, conversation_id: str, turn_id: str, tool_call_id: str, text: str
+    ) -> None: ...
     def make_provider(self, config: Config) -> ModelProvider: ...
     def make_tools(self, conversation: Conversation) -> Toolbox: ...
     def tools_changed(self, agent: Agent, tools: Mapping[str, Tool]) -> None: ...
@@ -109,6 +127,11 @@ class Agent:
     @property
     def accepts_work(self) -> bool:
         return self.is_live and self.close_reason is None and self.state is not AgentState.CLOSING
+
+    @property
+    def takes_place(self) -> bool:
+        """Whether it counts in the limit. Not while it waits for others that do."""
+        return self.turn is None or not self.turn.delegates
 
     def touch(self) -> None:
         self.last_access = anyio.current_time()
@@ -246,7 +269,7 @@ class Agent:
         self._host.tools_changed(self, tools)
         self.touch()
         reply = Reply(self._host.journal, self.conversation_id, started.turn_id, started.reply_id)
-        self.turn = Turn(
+        self.turn = turn_kind(started.entry.prompt.task)(
             started,
             reply,
             settings=self._host.config.settings,
@@ -255,7 +278,11 @@ class Agent:
             store=store,
             flusher=self._host.flusher,
             approvals=self._host.approvals,
+            on_output=self._host.on_output,
+            helpers=self._host.helpers,
         )
+        if self.turn.delegates:
+            self._host.agent_moved(self)  # its place is free
         try:
             return await self._finish_turn(started, self.turn, reply)
         finally:

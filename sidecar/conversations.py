@@ -7,23 +7,17 @@ there), so nothing is translated twice. Times are integer milliseconds since the
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-JsonObject = dict[str, Any]
-"""Decoded JSON that we pass on without looking inside (tool arguments, JSON Schemas)."""
-
-ID_PATTERN = r"^[A-Za-z0-9._-]{1,128}$(?!\n)"
-"""Python's `$` would let a newline at the end pass; that of JSON Schema does not."""
-ConversationId = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
-Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
-"""A number that every reader of JSON, and SQLite, keeps as it is."""
-RequestKey = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-
-
-class Value(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Base of all values: immutable, camelCase in JSON, fields at their default left out."""
+from .values import ID_PATTERN as ID_PATTERN
+from .values import ConversationId as ConversationId
+from .values import JsonObject as JsonObject
+from .values import Natural as Natural
+from .values import RequestKey as RequestKey
+from .values import Value as Value
+from .work import FeedbackPart, Review, Task
 
 
 class AgentMode(StrEnum):
@@ -125,7 +119,16 @@ class SteeringPart(Value, frozen=True, kw_only=True, tag_field="kind", tag="stee
     text: str
 
 
-Part = TextPart | ThinkingPart | ToolCallPart | ToolResultPart | FilePart | ErrorPart | SteeringPart
+Part = (
+    TextPart
+    | ThinkingPart
+    | ToolCallPart
+    | ToolResultPart
+    | FilePart
+    | ErrorPart
+    | SteeringPart
+    | FeedbackPart
+)
 
 
 class Usage(Value, frozen=True, kw_only=True):
@@ -227,6 +230,8 @@ class Prompt(Value, frozen=True, kw_only=True):
     is_persona_chat: bool = False
     persona_id: str | None = None
     origin: AgentOrigin | None = None
+    task: Task | None = None
+    """Set where more is to be done than to answer."""
 
 
 class QueueEntry(Value, frozen=True, kw_only=True):
@@ -266,6 +271,15 @@ class TurnResult(Value, frozen=True, kw_only=True):
     error: TurnError | None = None
 
 
+class FeedbackResult(Value, frozen=True, kw_only=True):
+    """`report` is Markdown; `reviews` what it was made from."""
+
+    conversation_id: str
+    turn: TurnResult
+    report: str = ""
+    reviews: tuple[Review, ...] = ()
+
+
 class Receipt(Value, frozen=True, kw_only=True):
     """Says that a prompt is stored. `position` counts from 0; the one at 0 runs next."""
 
@@ -273,21 +287,6 @@ class Receipt(Value, frozen=True, kw_only=True):
     position: int
     duplicate: bool = False
     """True when this request key had been accepted before."""
-
-
-# ---- personas ----------------------------------------------------------------------------
-
-
-class Persona(Value, frozen=True, kw_only=True):
-    """Somebody to talk to, or to be reviewed by."""
-
-    persona_id: ConversationId
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
-    role: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    """In a few words, for a list."""
-    instruction: Annotated[str, msgspec.Meta(min_length=1, max_length=20_000)]
-    """What the model is told to be."""
-    is_built_in: bool = False
 
 
 # ---- approvals ----------------------------------------------------------------------------

@@ -132,6 +132,15 @@ class TurnSteered(Fact, frozen=True, kw_only=True, tag="turnSteered"):
     text: str = ""
 
 
+class Progress(Fact, frozen=True, kw_only=True, tag="progress"):
+    """How far a turn of many steps is: `done` of `total`, and what it is about to do."""
+
+    turn_id: str
+    done: int
+    total: int
+    label: str
+
+
 class ApprovalRequested(Fact, frozen=True, kw_only=True, tag="approvalRequested"):
     """A turn waits for the user's answer; `approval/respond` gives it, from any window."""
 
@@ -162,6 +171,7 @@ DurableEvent = (
     | TurnSteered
     | ApprovalRequested
     | ApprovalResolved
+    | Progress
 )
 
 

@@ -22,6 +22,7 @@ from .conversations import (
 )
 from .errors import LoadFailed
 from .interfaces import ConversationExport
+from .work import FeedbackPart
 
 
 def as_json(export: ConversationExport) -> str:
@@ -107,6 +108,8 @@ def _part(part: Part) -> list[str]:
             return [f"**{name}**", *_fenced(msgspec.json.encode(arguments).decode(), "json")]
         case ToolResultPart(content=content, is_error=is_error):
             return _fenced(content, "error" if is_error else "")
+        case FeedbackPart():
+            return []  # the report says it in words
         case FilePart(file=file):
             return [f"Attached: `{file.uri}`"]
         case ErrorPart(message=text, hint=hint):

@@ -24,7 +24,6 @@ from .conversations import (
     MessageStatus,
     Page,
     Part,
-    Persona,
     Prompt,
     QueueEntry,
     QueueState,
@@ -38,6 +37,7 @@ from .conversations import (
 )
 from .events import CatchUp, Cursor, Delta, DurableEvent, OpenPart
 from .processes import ChildRecord
+from .work import Persona
 
 # ---- models ------------------------------------------------------------------------------
 
@@ -123,6 +123,8 @@ class ModelProvider(Protocol):
 class ToolOutput(msgspec.Struct, frozen=True):
     content: str
     is_error: bool = False
+    is_refused: bool = False
+    """It was not run."""
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -649,6 +651,9 @@ class ConversationStore(Protocol):
     async def delete_persona(self, persona_id: str) -> bool: ...
 
     # what agents did
+    async def note_progress(
+        self, conversation_id: str, turn_id: str, done: int, total: int, label: str
+    ) -> None: ...
     async def keep_pre_image(self, conversation_id: str, turn_id: str, image: PreImage) -> None:
         """Before a file is changed in a running turn."""
         ...

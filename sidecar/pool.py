@@ -25,6 +25,7 @@ from .registry import AgentRegistry
 from .reply import RETRY_INTERVAL, Flusher
 from .settings import Config, problems
 from .toolbox import Toolbox
+from .turn import Helpers, OnOutput
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class AgentPool:
         make_tools: MakeTools,
         on_moved: OnMoved,
         on_turn_ended: OnTurnEnded,
+        on_output: OnOutput,
+        helpers: Helpers,
     ) -> None:
         self.store = store
         self.journal = journal
@@ -69,6 +72,8 @@ class AgentPool:
         self._make_tools = make_tools
         self._on_moved = on_moved
         self._on_turn_ended = on_turn_ended
+        self.on_output = on_output
+        self.helpers: Helpers | None = helpers
         self._ready: dict[str, object] = {}
         """In order; the value is another one each time that there is word of work."""
         self._held: dict[str, None] = {}

@@ -14,7 +14,8 @@ from .lifecycle import AgentState
 class AgentRegistry:
     """The live agents of this process, at most `limit` of them.
 
-    A starting agent counts, and so does one that is still closing.
+    A starting agent counts, and so does one that is still closing; one that waits for helpers
+    does not, for they do.
     """
 
     def __init__(self, limit: int) -> None:
@@ -43,12 +44,16 @@ class AgentRegistry:
         self.notify()
 
     @property
+    def _places(self) -> int:
+        return sum(agent.takes_place for agent in self._agents.values())
+
+    @property
     def has_room(self) -> bool:
-        return len(self._agents) < self.limit
+        return self._places < self.limit
 
     @property
     def is_within_limit(self) -> bool:
-        return len(self._agents) <= self.limit
+        return self._places <= self.limit
 
     def least_recently_used(self) -> Agent | None:
         """The quiescent agent that was used longest ago: the one to make room. Never a busy

@@ -36,7 +36,7 @@ from .faces.stdio import reader_of, room_in
 from .faces.watchdog import Watchdog, editor_is_gone, leave_within, receive_signals
 from .interfaces import ModelProvider
 from .journal import Journal
-from .manager import AgentManager
+from .manager import AgentManager, FileUndo
 from .settings import Config, patched, problems
 from .stores.sqlite import SqliteStore
 from .toolbox import Toolbox
@@ -155,6 +155,7 @@ class Serving:
         self._connection = connection
         manager.on_state = partial(connection.notify, "agent/state")
         manager.on_degraded = self._degraded
+        manager.on_output = connection.tool_output
         store.on_damage = self._show
         store.on_held = manager.flusher.held
         told = store.change_no
@@ -222,6 +223,7 @@ class Serving:
             config=config,
             session_id=self._options.session_id or "user",
             roots=roots_of(self._params),
+            make_undo=partial(make_undo, self._editor_files()),
         )
 
     def _editor_files(self) -> EditorFiles:
@@ -484,6 +486,12 @@ async def product_status(store: SqliteStore) -> str:
         f"{status.conversations} conversations with {status.messages} messages are stored, "
         f"{status.queued} prompts are waiting. The store has {status.size // 1024} KiB."
     )
+
+
+def make_undo(editor: EditorFiles, conversation: Conversation) -> FileUndo:
+    from .tools.undo import Undo
+
+    return Undo(conversation.roots, editor)
 
 
 def make_tools(store: SqliteStore, editor: EditorFiles, conversation: Conversation) -> Toolbox:

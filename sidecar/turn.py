@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import Protocol
 
 import anyio
 
@@ -45,6 +46,20 @@ from .retry import attempts, is_transient
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
+
+
+class Helpers(Protocol):
+    """Agents that work for another one."""
+
+    async def ask(self, parent_id: str, name: str, prompt: Prompt) -> str:
+        """The answer of the helper `name`, made if there is none. Raises what its turn failed
+        with."""
+        ...
+
+    async def dismiss(self, name: str) -> None:
+        """It is not needed any more: its agent is disposed and its conversation removed."""
+        ...
+
 
 OnOutput = Callable[[str, str, str, str], None]
 """Conversation, turn, tool call, and more of what the tool puts out."""
@@ -98,34 +113,32 @@ class Turn:
         flusher: Flusher,
         approvals: Approvals,
         on_output: OnOutput = unwatched,
+        helpers: Helpers | None = None,
     ) -> None:
         self.started = started
         self.reply = reply
         self.usage: Usage | None = None
         self._settings = settings
         self._provider = provider
-        self._tools = tools
+        self._tools: Mapping[str, Tool] = tools
         self._history: Sequence[Message] = ()
         self._store = store
         self._flusher = flusher
         self._gate = Gate(started, approvals, store)
         self._on_output = on_output
+        self._helpers = helpers
         self._steered = False
         self._begun = anyio.Event()
         """Set when something of the answer is there."""
 
+    delegates = False
+    """Whether other agents do the work meanwhile: then this one takes up no place."""
+
     async def run(self, history: Sequence[Message]) -> StopReason:
         """Raises `AgentError`; anything else a provider raises becomes one."""
         self._history = history
-        await self._store.request_started(self.started.entry.conversation_id, self.started.turn_id)
         try:
-            for _ in range(MAX_STEPS):
-                self._steered = False
-                stop, calls = await self._call_model()
-                for call in calls:
-                    await self._run_tool(call)
-                if not calls and not self._steered:
-                    return _stop_reason(stop)
+            return await self._work()
         except AgentError:
             raise
         except Exception as error:
@@ -133,6 +146,21 @@ class Turn:
             raise MessageProcessingFailed(
                 "The provider failed unexpectedly.", hint="The log has the cause."
             ) from error
+
+    async def _work(self) -> StopReason:
+        """All that there is to do. Kinds of turns differ in this."""
+        await self._store.request_started(self.started.entry.conversation_id, self.started.turn_id)
+        return await self._converse()
+
+    async def _converse(self, until: Callable[[], bool] = lambda: False) -> StopReason:
+        """Call the model and run its tools until it has nothing more to do, or `until` is so."""
+        for _ in range(MAX_STEPS):
+            self._steered = False
+            stop, calls = await self._call_model()
+            for call in calls:
+                await self._run_tool(call)
+            if until() or (not calls and not self._steered):
+                return _stop_reason(stop)
         raise MessageProcessingFailed(
             f"The model asked for tools {MAX_STEPS} times without coming to an end.",
             hint="Ask again with a narrower question.",
@@ -146,6 +174,13 @@ class Turn:
         entry = self.started.entry
         await self._store.steer(
             entry.conversation_id, self.started.turn_id, self.started.reply_id, index, text
+        )
+
+    async def progress(self, done: int, total: int, label: str) -> None:
+        """Tell who watches how far it is."""
+        entry = self.started.entry
+        await self._store.note_progress(
+            entry.conversation_id, self.started.turn_id, done, total, label
         )
 
     def outcome(self, reason: StopReason, error: TurnError | None = None) -> TurnOutcome:
@@ -218,7 +253,7 @@ class Turn:
             max_output_tokens=own.max_output_tokens or general.max_output_tokens,
         )
 
-    async def _run_tool(self, call: ToolCall) -> None:
+    async def _run_tool(self, call: ToolCall) -> ToolOutput:
         entry, turn_id, reply_id = self.started.entry, self.started.turn_id, self.started.reply_id
         await self._flusher.flush((self.reply,))
         part = self.reply.add(
@@ -233,6 +268,7 @@ class Turn:
         await self._store.tool_finished(
             entry.conversation_id, turn_id, reply_id, part, call.tool_call_id, output
         )
+        return output
 
     async def _use(self, call: ToolCall, part: int) -> ToolOutput:
         """Run the tool if it may be run. That it starts is committed before it does."""
@@ -247,7 +283,7 @@ class Turn:
             audit=admission.entry(self.started),
         )
         if admission.refusal is not None:
-            return ToolOutput(admission.refusal, is_error=True)
+            return ToolOutput(admission.refusal, is_error=True, is_refused=True)
         try:
             return await self._tools[call.name].run(call.arguments, self._use_of(call))
         except Exception:

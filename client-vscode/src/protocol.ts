@@ -93,6 +93,10 @@ export type AgentMode = "build" | "chat" | "feedback";
 /** Set on a prompt that an agent sent: the conversations that asked one another, first to last. */
 export interface AgentOrigin {
   chain: string[];
+  /** The modes that those had. Rights on the way are what all of them have in common. */
+  modes?: AgentMode[];
+  /** The prompt of the user's that all of it began with; a budget is kept for each. */
+  root?: string | null;
   /** @default false */
   isReply?: boolean;
 }
@@ -142,6 +146,13 @@ export interface Approval {
   state: ApprovalState;
   requestedAt: number;
   expiresAt: number;
+  /**
+   * It is about what governs agents, editors or shells: nothing but a person allows that.
+   * @default false
+   */
+  isProtected?: boolean;
+  /** What "always allow" would add; empty where it is not to be had. */
+  always?: Rule[];
 }
 
 /** A turn waits for the user's answer; `approval/respond` gives it, from any window. */
@@ -173,16 +184,71 @@ export interface ApprovalsOpen {
   approvals: Approval[];
 }
 
+export interface ApproveBuild {
+  conversationId: string;
+  /** @default "allow" */
+  decision?: "allow" | "deny";
+}
+
 export interface Archive {
   conversationId: string;
   /** @default true */
   archived?: boolean;
 }
 
+/** The newest entries in order, and whether the whole record is whole. */
+export interface Audit {
+  entries: AuditEntry[];
+  report?: AuditReport | null;
+}
+
+/**
+ * - `tool`: A tool was used, or was not to be.
+ * - `answer`: A question was answered, or ran out.
+ * - `rule`: Something was allowed for good (`allowed`), or not any more.
+ * - `message`: One agent wrote to another.
+ * - `rewind`: Files were put back.
+ */
+export type AuditAction = "answer" | "grant" | "message" | "rewind" | "rule" | "tool";
+
+/** `why`: in one of our own words, such as `mode`, `approval`, `rule`, `depth`. */
+export interface AuditEntry {
+  action: AuditAction;
+  allowed: boolean;
+  why: string;
+  /** @default 0 */
+  at?: number;
+  conversationId?: string | null;
+  /** The conversation that was written to. */
+  otherId?: string | null;
+  turnId?: string | null;
+  tool?: string | null;
+  contentHash?: string | null;
+  count?: number | null;
+}
+
+/**
+ * What `verify` found. `head` is the last hash: who writes it down elsewhere can tell later that
+ * not even the whole record was made anew.
+ */
+export interface AuditReport {
+  entries: number;
+  head: string;
+  /** Where the record is broken first. */
+  problem?: string | null;
+}
+
 export interface Between {
   fromConversationId: string;
   toConversationId: string;
   capability?: string | null;
+}
+
+/** Plan it, have the plan approved, carry it out step by step, verify, sum up. */
+export interface BuildTask {
+  task: "build";
+  /** The command that tells whether it worked; absent, the plan names one. */
+  verify?: string | null;
 }
 
 export interface Cancelled {
@@ -321,7 +387,8 @@ export type DurableEvent =
   | Rewound
   | TurnSteered
   | ApprovalRequested
-  | ApprovalResolved;
+  | ApprovalResolved
+  | Progress;
 
 export interface ErrorData {
   type: string;
@@ -354,6 +421,7 @@ export type Event =
   | TurnSteered
   | ApprovalRequested
   | ApprovalResolved
+  | Progress
   | Delta;
 
 export interface Experimental {
@@ -388,6 +456,27 @@ export interface Failure {
   message: string;
 }
 
+/** The reviews that a report was made from, for who reads on by program. */
+export interface FeedbackPart {
+  kind: "feedback";
+  reviews: Review[];
+}
+
+/** `report` is Markdown; `reviews` what it was made from. */
+export interface FeedbackResult {
+  conversationId: string;
+  turn: TurnResult;
+  /** @default "" */
+  report?: string;
+  reviews?: Review[];
+}
+
+/** Have the prompt's files reviewed by each of these, and merge what they say. */
+export interface FeedbackTask {
+  task: "feedback";
+  personas: Persona[];
+}
+
 export interface FilePart {
   kind: "file";
   file: ContextFile;
@@ -401,6 +490,15 @@ export interface FileText {
 
 export interface FindCapability {
   name: string;
+}
+
+export interface Finding {
+  severity: Severity;
+  message: string;
+  path?: string | null;
+  /** From 1. */
+  line?: number | null;
+  suggestion?: string | null;
 }
 
 export interface Fork {
@@ -592,6 +690,14 @@ export interface OfMessage {
   messageId: string;
 }
 
+export interface OfPersona {
+  personaId: string;
+}
+
+export interface OfRule {
+  rule: Rule;
+}
+
 /** A part still being written and how much of it is stored, in UTF-16 code units. */
 export interface OpenPart {
   messageId: string;
@@ -613,12 +719,34 @@ export type Part =
   | ToolResultPart
   | FilePart
   | ErrorPart
-  | SteeringPart;
+  | SteeringPart
+  | FeedbackPart;
 
 /** The answer to `permission/request`. */
 export interface Permission {
   decision: "allow" | "deny";
   contentHash: string;
+  /** @default false */
+  always?: boolean;
+}
+
+/** Somebody to talk to, or to be reviewed by. */
+export interface Persona {
+  personaId: string;
+  name: string;
+  /**
+   * In a few words, for a list.
+   * @default ""
+   */
+  role?: string;
+  /** What the model is told to be. */
+  instruction: string;
+  /** @default false */
+  isBuiltIn?: boolean;
+}
+
+export interface Personas {
+  personas: Persona[];
 }
 
 /** A place in a text file, counted as LSP counts: from zero, UTF-16 code units. */
@@ -650,6 +778,19 @@ export interface Problem {
   hint: string;
 }
 
+/** How far a turn of many steps is: `done` of `total`, and what it is about to do. */
+export interface Progress {
+  type: "progress";
+  conversationId: string;
+  seq: number;
+  /** @default 0 */
+  at?: number;
+  turnId: string;
+  done: number;
+  total: number;
+  label: string;
+}
+
 /** What a user, or another agent, asks of an agent in one go. */
 export interface Prompt {
   input: string;
@@ -660,6 +801,8 @@ export interface Prompt {
   isPersonaChat?: boolean;
   personaId?: string | null;
   origin?: AgentOrigin | null;
+  /** Set where more is to be done than to answer. */
+  task?: FeedbackTask | ReviewTask | BuildTask | null;
 }
 
 export interface ProviderStatus {
@@ -739,6 +882,14 @@ export interface Range {
   end: Position;
 }
 
+export interface ReadAudit {
+  conversationId?: string | null;
+  /** @default 100 */
+  limit?: number;
+  /** @default true */
+  verify?: boolean;
+}
+
 export interface ReadFile {
   uri: string;
 }
@@ -801,6 +952,11 @@ export interface RespondApproval {
   decision: "allow" | "deny";
   /** That of what was read by who answers. */
   contentHash: string;
+  /**
+   * Add to the rules what the question has in `always`.
+   * @default false
+   */
+  always?: boolean;
 }
 
 export interface Restored {
@@ -854,12 +1010,38 @@ export interface RetrySettings {
   baseDelay?: number;
 }
 
+/** What one persona found. `problem` says why there is nothing, or less than asked for. */
+export interface Review {
+  personaId: string;
+  name: string;
+  rating?: number | null;
+  /** @default "" */
+  summary?: string;
+  findings?: Finding[];
+  problem?: string | null;
+}
+
+/** One persona's part of it. */
+export interface ReviewTask {
+  task: "review";
+}
+
 export interface Rewind {
   conversationId: string;
   /** The last message to keep; null hides all of them. */
   toMessageId: string | null;
   /** @default false */
   preview?: boolean;
+  /**
+   * Put back, too, what these messages' turns changed in files.
+   * @default false
+   */
+  files?: boolean;
+  /**
+   * Also files that somebody has changed since.
+   * @default false
+   */
+  force?: boolean;
 }
 
 export interface RewindResult {
@@ -867,6 +1049,7 @@ export interface RewindResult {
   revision: number;
   /** @default false */
   preview?: boolean;
+  files?: UndoneFile[];
 }
 
 /** Messages after `toMessageId` are hidden (all of them when it is absent). */
@@ -878,6 +1061,42 @@ export interface Rewound {
   at?: number;
   revision: number;
   toMessageId?: string | null;
+}
+
+/** What the user allowed for good: exactly this command, in exactly this workspace folder. */
+export interface Rule {
+  tool: string;
+  /** Word by word. A command with a word more or less is another one. */
+  argv: string[];
+  root: string;
+  /** @default false */
+  network?: boolean;
+  /**
+   * Allowed in the sandbox; says nothing about running without.
+   * @default false
+   */
+  isConfined?: boolean;
+}
+
+export interface Rules {
+  rules: Rule[];
+}
+
+/**
+ * Without `conversationId`, in a new conversation; without `personaIds`, by those that come along.
+ */
+export interface RunFeedback {
+  conversationId?: string | null;
+  contextFiles?: ContextFile[];
+  diff?: string | null;
+  /** @default "" */
+  focus?: string;
+  personaIds?: string[];
+  requestKey?: string | null;
+}
+
+export interface SavePersona {
+  persona: Persona;
 }
 
 export interface SearchConversations {
@@ -1038,6 +1257,9 @@ export interface SettingsShown {
   problems: Problem[];
 }
 
+/** From what must not be shipped to what may be thought about. */
+export type Severity = "critical" | "major" | "minor" | "note";
+
 /** What this build is; the same for every start. What it found is in `sidecar/ready`. */
 export interface SidecarCapabilities {
   protocolVersion: number;
@@ -1056,6 +1278,15 @@ export interface Snapshot {
   messages: Message[];
   pageCursor?: string | null;
   openParts: OpenPart[];
+}
+
+/** `verify`: the command that tells whether it worked; else the plan names one. */
+export interface StartBuild {
+  conversationId: string;
+  task: string;
+  verify?: string | null;
+  contextFiles?: ContextFile[];
+  requestKey?: string | null;
 }
 
 /** What a webview remembers. Only the id is used: mode and rights come from the store. */
@@ -1177,6 +1408,17 @@ export interface ToolFinished {
   isError?: boolean;
 }
 
+/**
+ * More of what a running tool puts out. Whoever lags gets less of it; `toolFinished` has it, in
+ * short.
+ */
+export interface ToolOutputShown {
+  conversationId: string;
+  turnId: string;
+  toolCallId: string;
+  text: string;
+}
+
 export interface ToolResultPart {
   kind: "toolResult";
   toolCallId: string;
@@ -1273,6 +1515,27 @@ export interface TurnSteered {
   part: number;
   /** @default "" */
   text?: string;
+}
+
+/**
+ * - `ready`: It holds what the agent left in it.
+ * - `same`: It holds what it held before, already.
+ * - `conflict`: Somebody changed it since, or has unsaved changes in it: only `force` undoes that.
+ */
+export type UndoState = "conflict" | "done" | "failed" | "ready" | "same";
+
+/**
+ * `path` from the workspace folder `root` on. `action`: `restore`, `delete` (the agent made it) or
+ * `create` (the agent deleted it). `diff` is what undoing does, for text that can be read.
+ */
+export interface UndoneFile {
+  path: string;
+  root: string;
+  action: string;
+  state: UndoState;
+  /** @default "" */
+  diff?: string;
+  problem?: string | null;
 }
 
 export interface UpdateMessage {
@@ -1427,6 +1690,26 @@ export interface Methods {
   "capability/query": { params: NameOfCapability; result: HasCapability };
   /** The agents that have it. */
   "capability/find": { params: FindCapability; result: FoundCapability };
+  /** What is always allowed, and where. */
+  "rule/list": { params: Nothing; result: Rules };
+  /** Ask again from now on. */
+  "rule/remove": { params: OfRule; result: Done };
+  /** What agents did and were kept from doing. */
+  "audit/read": { params: ReadAudit; result: Audit };
+  /** Who can be talked to, or asked to review. */
+  "persona/list": { params: Nothing; result: Personas };
+  /** Add one, or replace the one of its id. */
+  "persona/save": { params: SavePersona; result: Persona };
+  /** Remove one that was saved. */
+  "persona/delete": { params: OfPersona; result: Done };
+  /** Have files or a diff reviewed by personas, all at once; one report. */
+  "feedback/run": { params: RunFeedback; result: FeedbackResult };
+  /** Plan a task, ask, carry it out, verify. Answers when it is stored; events tell the rest. */
+  "build/start": { params: StartBuild; result: Receipt };
+  /** Accept the plan that waits, or decline it. */
+  "build/approve": { params: ApproveBuild; result: Done };
+  /** Stop the build that runs. */
+  "build/cancel": { params: OfConversation; result: Cancelled };
   /** Change settings and secrets. */
   "settings/update": { params: UpdateSettings; result: UpdatedSettings };
   /** The settings, without secrets. */
@@ -1476,6 +1759,8 @@ export interface ServerNotifications {
   "conversations/changed": ConversationsChanged;
   /** An agent's state; the latest wins. */
   "agent/state": AgentInfo;
+  /** What a tool puts out while it runs; not kept. */
+  "tool/output": ToolOutputShown;
   /** Answer to webview/didDisconnect. */
   "agents/preserved": Preserved;
   /** Answer to webview/didReconnect. */

@@ -15,7 +15,7 @@ from ..events import CatchUp, Cursor, Delta, Event, Missing
 from ..interfaces import ConversationStore
 from ..journal import Journal, Subscription
 from ..reply import Flusher
-from ..wire.methods import Resync
+from ..wire.methods import Resync, ToolOutputShown
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +149,18 @@ class Connection:
     def tell(self, method: str, params: object) -> None:
         """Tell the client something that must arrive."""
         self._writer.send(notification(method, params))
+
+    def tool_output(self, conversation_id: str, turn_id: str, tool_call_id: str, text: str) -> None:
+        """Show what a tool puts out while it runs, to who follows and keeps up. It is not kept:
+        the result says it again."""
+        if conversation_id in self._following:
+            output = ToolOutputShown(
+                conversation_id=conversation_id,
+                turn_id=turn_id,
+                tool_call_id=tool_call_id,
+                text=text,
+            )
+            self._writer.notify(notification("tool/output", output))
 
     def drained(self) -> None:
         """The client reads again: tell it the states that it missed, and for which

@@ -6,7 +6,6 @@ cancelled or the client is gone.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -20,7 +19,7 @@ import anyio.to_thread
 import msgspec
 
 from .. import __version__, export, retention
-from ..conversations import Approval, Conversation, Page, Prompt, QueueEntry, Receipt, TurnResult
+from ..conversations import Conversation, Page, Prompt, QueueEntry, Receipt, TurnResult
 from ..errors import AgentError, InvalidState, LoadFailed, NotFound
 from ..events import CatchUp, Cursor, Missing
 from ..interfaces import ConversationList, SearchResult
@@ -28,7 +27,9 @@ from ..lifecycle import AgentInfo, Failure
 from ..manager import AgentManager, failure
 from ..settings import RetentionSettings, patched, problems, public
 from ..wire import methods as wire
+from .acting import ActingFace
 from .connection import Connection
+from .handlers import DONE, fingerprint, handlers_of, method
 from .jsonrpc import Answer, Handler
 from .timing import Timings
 
@@ -38,14 +39,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_RESULT = 8 * 1024 * 1024
 """Bytes an export may have in a response; larger ones are written to a path."""
-
-
-def method(name: str) -> Callable[[F], F]:
-    def mark(function: F) -> F:
-        function.wire_name = name  # type: ignore[attr-defined]  # read by handlers()
-        return function
-
-    return mark
 
 
 class NativeFace:
@@ -71,8 +64,7 @@ class NativeFace:
 
     def handlers(self) -> dict[str, Handler]:
         """Method name → handler."""
-        members = (getattr(self, name) for name in dir(self))
-        return {m.wire_name: m for m in members if hasattr(m, "wire_name")}
+        return handlers_of(self) | handlers_of(ActingFace(self._manager, self._connection))
 
     # ---- agents ----
 
@@ -286,12 +278,19 @@ class NativeFace:
 
     @method("conversation/rewind")
     async def rewind(self, params: wire.Rewind) -> wire.RewindResult:
-        hidden = await self._store.rewind(
-            params.conversation_id, params.to_message_id, preview=params.preview
+        hidden, files = await self._manager.rewind(
+            params.conversation_id,
+            params.to_message_id,
+            preview=params.preview,
+            files=params.files,
+            force=params.force,
         )
         conversation = await self._store.get(params.conversation_id)
         return wire.RewindResult(
-            hidden=hidden, revision=conversation.revision, preview=params.preview
+            hidden=hidden,
+            revision=conversation.revision,
+            preview=params.preview,
+            files=files,
         )
 
     @method("conversation/subscribe")
@@ -410,20 +409,6 @@ class NativeFace:
             problems=tuple(problems(config)),
         )
 
-    # ---- approvals ----
-
-    @method("approval/list")
-    async def list_approvals(self, params: wire.ListApprovals) -> wire.ApprovalsOpen:
-        return wire.ApprovalsOpen(
-            approvals=tuple(await self._store.open_approvals(params.conversation_id))
-        )
-
-    @method("approval/respond")
-    async def respond_approval(self, params: wire.RespondApproval) -> Approval:
-        return await self._manager.approvals.respond(
-            params.approval_id, params.decision, params.content_hash
-        )
-
     # ---- webviews ----
 
     @method("webview/preserve")
@@ -537,9 +522,6 @@ class NativeFace:
         return self._openrpc
 
 
-DONE = wire.Done(ok=True)
-
-
 def prompt_of(params: wire.Send) -> Prompt:
     if not params.input.strip():
         raise InvalidState(
@@ -555,8 +537,3 @@ def prompt_of(params: wire.Send) -> Prompt:
         is_persona_chat=params.is_persona_chat,
         persona_id=params.persona_id,
     )
-
-
-def fingerprint(params: msgspec.Struct) -> bytes:
-    """What a request key stands for: the same params have the same sixteen bytes."""
-    return hashlib.blake2b(msgspec.json.encode(params), digest_size=16).digest()

@@ -73,7 +73,10 @@ class PermissionRequests:
                 # From here on it is an answer like any other.
                 with anyio.CancelScope(shield=True):
                     await self._approvals.respond(
-                        approval.approval_id, answer.decision, answer.content_hash
+                        approval.approval_id,
+                        answer.decision,
+                        answer.content_hash,
+                        always=answer.always,
                     )
             except (AgentError, RpcError) as error:
                 logger.info("permission was not given", extra={"cause": error.message})

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 
 from ..audit import AuditEntry, AuditReport
-from ..conversations import Approval, ApprovalDecision, Persona, Rule
+from ..conversations import Approval, ApprovalDecision, Rule
 from ..interfaces import PreImage, TouchedFile
+from ..work import Persona
 from . import approvals, audit, checkpoints, conversations, kept, turns
 from .open_store import OpenStore
 from .rows import get_conversation
@@ -65,6 +66,13 @@ class ActsStore(OpenStore):
         return await self._read(lambda conn: conversations.helpers(conn, conversation_id))
 
     # ---- what agents did ----
+
+    async def note_progress(
+        self, conversation_id: str, turn_id: str, done: int, total: int, label: str
+    ) -> None:
+        await self._write(
+            lambda write: turns.note_progress(write, conversation_id, turn_id, done, total, label)
+        )
 
     async def keep_pre_image(self, conversation_id: str, turn_id: str, image: PreImage) -> None:
         await self._write(

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from ..audit import AuditAction, AuditEntry
-from ..conversations import Persona, Rule
+from ..conversations import Rule
 from ..errors import NotFound
+from ..work import Persona
 from . import audit
 from .rows import json_text
 from .write import Write

@@ -24,6 +24,7 @@ from ..errors import InvalidState
 from ..events import (
     MessageCompleted,
     MessageStarted,
+    Progress,
     TitleChanged,
     ToolFinished,
     ToolStarted,
@@ -50,6 +51,7 @@ from .transcript import add_message
 from .write import Write
 
 TITLE_LENGTH = 60
+LABEL_LENGTH = 200
 
 
 def start(write: Write, conversation_id: str, provider: str, is_dead: IsDead) -> StartedTurn | None:
@@ -231,6 +233,13 @@ def tool_started(
             arguments=call.arguments,
         ),
     )
+
+
+def note_progress(
+    write: Write, conversation_id: str, turn_id: str, done: int, total: int, label: str
+) -> None:
+    row, _ = running(write, conversation_id, turn_id)
+    write.emit(row, Progress(turn_id=turn_id, done=done, total=total, label=label[:LABEL_LENGTH]))
 
 
 def keep_pre_image(write: Write, conversation_id: str, turn_id: str, image: PreImage) -> None:

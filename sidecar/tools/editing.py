@@ -66,13 +66,7 @@ class Change(msgspec.Struct, frozen=True):
 
     @property
     def diff(self) -> str:
-        before, after = _lines(self.old or ""), _lines(self.new or "")
-        name = self.entry.name
-        lines = difflib.unified_diff(before, after, f"a/{name}", f"b/{name}")
-        return "".join(
-            line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-            for line in lines
-        )
+        return diff_of(self.entry.name, self.old or "", self.new or "")
 
 
 class EditArguments(msgspec.Struct, rename="camel"):
@@ -285,6 +279,13 @@ def _encoded(text: str, saved: bytes | None) -> bytes:
 def _fitted(text: str, passage: str) -> str:
     """`passage` with the line ends of `text`: a model writes `\\n` whatever it was shown."""
     return passage.replace("\r\n", "\n").replace("\n", "\r\n") if "\r\n" in text else passage
+
+
+def diff_of(name: str, old: str, new: str) -> str:
+    lines = difflib.unified_diff(_lines(old), _lines(new), f"a/{name}", f"b/{name}")
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
+    )
 
 
 def _lines(text: str) -> list[str]:

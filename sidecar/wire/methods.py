@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from .. import errors
+from ..audit import AuditEntry, AuditReport
 from ..capabilities import AgentCapability
 from ..conversations import (
     AgentMode,
@@ -21,18 +22,21 @@ from ..conversations import (
     ContextFile,
     Conversation,
     ConversationId,
+    FeedbackResult,
     MessageSettings,
     Natural,
     Page,
     QueueEntry,
     Receipt,
     RequestKey,
+    Rule,
     TurnResult,
 )
 from ..events import CatchUp, Cursor, Event
 from ..interfaces import ConversationList, PrunedConversation, SearchResult, StoreStatus
 from ..lifecycle import AgentInfo, Failure, PreservedState
 from ..settings import Problem, SecretsPatch, Settings, SettingsPatch
+from ..work import Persona, UndoneFile
 
 PROTOCOL_VERSION = 1
 
@@ -232,12 +236,17 @@ class Rewind(Params, frozen=True, kw_only=True):
     to_message_id: str | None
     """The last message to keep; null hides all of them."""
     preview: bool = False
+    files: bool = False
+    """Put back, too, what these messages' turns changed in files."""
+    force: bool = False
+    """Also files that somebody has changed since."""
 
 
 class RewindResult(Params, frozen=True, kw_only=True):
     hidden: tuple[str, ...]
     revision: int
     preview: bool = False
+    files: tuple[UndoneFile, ...] = ()
 
 
 class Subscribe(Params, frozen=True, kw_only=True):
@@ -305,6 +314,69 @@ class HasCapability(Params, frozen=True, kw_only=True):
 
 class FoundCapability(Params, frozen=True, kw_only=True):
     conversation_ids: tuple[str, ...]
+
+
+class Rules(Params, frozen=True, kw_only=True):
+    rules: tuple[Rule, ...]
+
+
+class OfRule(Params, frozen=True, kw_only=True):
+    rule: Rule
+
+
+class ReadAudit(Params, frozen=True, kw_only=True):
+    conversation_id: ConversationId | None = None
+    limit: Annotated[int, Meta(ge=0, le=10_000)] = 100
+    verify: bool = True
+
+
+class Audit(Params, frozen=True, kw_only=True):
+    """The newest entries in order, and whether the whole record is whole."""
+
+    entries: tuple[AuditEntry, ...]
+    report: AuditReport | None = None
+
+
+# ---- personas, feedback, build -----------------------------------------------------------
+
+
+class Personas(Params, frozen=True, kw_only=True):
+    personas: tuple[Persona, ...]
+
+
+class SavePersona(Params, frozen=True, kw_only=True):
+    persona: Persona
+
+
+class OfPersona(Params, frozen=True, kw_only=True):
+    persona_id: ConversationId
+
+
+class RunFeedback(Params, frozen=True, kw_only=True):
+    """Without `conversationId`, in a new conversation; without `personaIds`, by those that come
+    along."""
+
+    conversation_id: ConversationId | None = None
+    context_files: tuple[ContextFile, ...] = ()
+    diff: Annotated[str, Meta(max_length=4 * 1024 * 1024)] | None = None
+    focus: Annotated[str, Meta(max_length=20_000)] = ""
+    persona_ids: Annotated[tuple[ConversationId, ...], Meta(max_length=20)] = ()
+    request_key: RequestKey | None = None
+
+
+class StartBuild(Params, frozen=True, kw_only=True):
+    """`verify`: the command that tells whether it worked; else the plan names one."""
+
+    conversation_id: ConversationId
+    task: Input
+    verify: Annotated[str, Meta(min_length=1, max_length=16_384)] | None = None
+    context_files: tuple[ContextFile, ...] = ()
+    request_key: RequestKey | None = None
+
+
+class ApproveBuild(Params, frozen=True, kw_only=True):
+    conversation_id: ConversationId
+    decision: ApprovalDecision = "allow"
 
 
 # ---- settings ----------------------------------------------------------------------------
@@ -439,6 +511,8 @@ class RespondApproval(Params, frozen=True, kw_only=True):
     decision: ApprovalDecision
     content_hash: Annotated[str, Meta(max_length=64)]
     """That of what was read by who answers."""
+    always: bool = False
+    """Add to the rules what the question has in `always`."""
 
 
 class Permission(Params, frozen=True, kw_only=True):
@@ -446,6 +520,7 @@ class Permission(Params, frozen=True, kw_only=True):
 
     decision: ApprovalDecision
     content_hash: Annotated[str, Meta(max_length=64)]
+    always: bool = False
 
 
 class ReadFile(Params, frozen=True, kw_only=True):
@@ -512,6 +587,16 @@ class Resync(Params, frozen=True, kw_only=True):
 
 class ConversationsChanged(Params, frozen=True, kw_only=True):
     change_no: int
+
+
+class ToolOutputShown(Params, frozen=True, kw_only=True):
+    """More of what a running tool puts out. Whoever lags gets less of it; `toolFinished` has it,
+    in short."""
+
+    conversation_id: str
+    turn_id: str
+    tool_call_id: str
+    text: str
 
 
 class Ready(Params, frozen=True, kw_only=True):
@@ -596,6 +681,26 @@ METHODS: tuple[Method, ...] = (
     Method("capability/list", OfConversation, Capabilities, "Empty for an unknown id."),
     Method("capability/query", NameOfCapability, HasCapability, "False for an unknown id."),
     Method("capability/find", FindCapability, FoundCapability, "The agents that have it."),
+    Method("rule/list", Nothing, Rules, "What is always allowed, and where."),
+    Method("rule/remove", OfRule, Done, "Ask again from now on."),
+    Method("audit/read", ReadAudit, Audit, "What agents did and were kept from doing."),
+    Method("persona/list", Nothing, Personas, "Who can be talked to, or asked to review."),
+    Method("persona/save", SavePersona, Persona, "Add one, or replace the one of its id."),
+    Method("persona/delete", OfPersona, Done, "Remove one that was saved."),
+    Method(
+        "feedback/run",
+        RunFeedback,
+        FeedbackResult,
+        "Have files or a diff reviewed by personas, all at once; one report.",
+    ),
+    Method(
+        "build/start",
+        StartBuild,
+        Receipt,
+        "Plan a task, ask, carry it out, verify. Answers when it is stored; events tell the rest.",
+    ),
+    Method("build/approve", ApproveBuild, Done, "Accept the plan that waits, or decline it."),
+    Method("build/cancel", OfConversation, Cancelled, "Stop the build that runs."),
     Method("settings/update", UpdateSettings, UpdatedSettings, "Change settings and secrets."),
     Method("settings/get", Nothing, SettingsShown, "The settings, without secrets."),
     Method("webview/preserve", WebviewGone, Preserved, "Request form of webview/didDisconnect."),
@@ -641,6 +746,7 @@ SERVER_NOTIFICATIONS: tuple[Notification, ...] = (
     Notification("conversation/resync", Resync, "Subscribe again; something was left out."),
     Notification("conversations/changed", ConversationsChanged, "The list changed."),
     Notification("agent/state", AgentInfo, "An agent's state; the latest wins."),
+    Notification("tool/output", ToolOutputShown, "What a tool puts out while it runs; not kept."),
     Notification("agents/preserved", Preserved, "Answer to webview/didDisconnect."),
     Notification("agents/restored", Restored, "Answer to webview/didReconnect."),
 )

@@ -20,6 +20,7 @@ import msgspec
 
 from .. import (
     __version__,
+    audit,
     capabilities,
     conversations,
     errors,
@@ -27,6 +28,7 @@ from .. import (
     interfaces,
     lifecycle,
     settings,
+    work,
 )
 from ..conversations import AgentMode
 from . import methods
@@ -218,7 +220,17 @@ def _classes() -> dict[str, type]:
 
 
 def _sources() -> tuple[ModuleType, ...]:
-    return (capabilities, conversations, events, interfaces, lifecycle, settings, methods)
+    return (
+        audit,
+        capabilities,
+        conversations,
+        events,
+        interfaces,
+        lifecycle,
+        settings,
+        work,
+        methods,
+    )
 
 
 def _attribute_docs() -> dict[tuple[str, str], str]:
