@@ -233,7 +233,9 @@ class Turn:
     def _request(self) -> ModelRequest:
         prompt = self.started.entry.prompt
         instructions = INSTRUCTIONS[self.started.mode]
-        if prompt.system_instruction:
+        if prompt.system_instruction and prompt.is_persona_chat:
+            instructions = prompt.system_instruction  # its rights stay those of the mode
+        elif prompt.system_instruction:
             instructions = f"{instructions}\n\n{prompt.system_instruction}"
         return ModelRequest(
             instructions=instructions,

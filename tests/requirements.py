@@ -381,6 +381,16 @@ RULES = [
         "TOOLS-RUN", "Commands run as asked, confined where that is possible, and end whole"
     ),
     Requirement("VSCODE-FILES", "Agents read what the editor shows, unsaved changes included"),
+    Requirement("FEEDBACK", "Personas review at the same time; one report comes of it"),
+    Requirement("PERSONAS", "Personas can be saved, talked to, and asked to review"),
+    Requirement("BUILD", "A build is planned, allowed, done in steps, verified and summed up"),
+    Requirement("UNDO", "What agents changed in files can be put back, unless changed since"),
+    Requirement("RULES", "What is always allowed is one command, word by word, in one folder"),
+    Requirement("PROTECTED", "What governs agents, editors and shells is asked every time"),
+    Requirement("AUDIT", "What agents did and were kept from is recorded, and cuts are noticed"),
+    Requirement("MCP", "Tools of MCP servers are asked for like commands"),
+    Requirement("GUARD", "No path leads out of the workspace, and none inside is refused"),
+    Requirement("AGENT-RIGHTS", "Agents that ask agents gain no right by it, and come to an end"),
     Requirement("PATHS", "Where things are kept, by platform"),
 ]
 

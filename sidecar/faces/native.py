@@ -154,7 +154,7 @@ class NativeFace:
             await self._connection.follow(params.conversation_id)
         return await self._manager.send_message(
             params.conversation_id,
-            prompt_of(params),
+            await self._prompt(params),
             request_key=params.request_key,
             params_hash=fingerprint(params),
         )
@@ -163,9 +163,21 @@ class NativeFace:
     async def enqueue(self, params: wire.Send) -> Receipt:
         return await self._manager.enqueue(
             params.conversation_id,
-            prompt_of(params),
+            await self._prompt(params),
             request_key=params.request_key,
             params_hash=fingerprint(params),
+        )
+
+    async def _prompt(self, params: wire.Send) -> Prompt:
+        """A persona that is named speaks by its own instruction, as it is now."""
+        prompt = prompt_of(params)
+        if prompt.persona_id is None or prompt.system_instruction is not None:
+            return prompt
+        from ..workflows.personas import PersonasService
+
+        persona = await PersonasService(self._store).find(prompt.persona_id)
+        return msgspec.structs.replace(
+            prompt, system_instruction=persona.instruction, is_persona_chat=True
         )
 
     @method("message/queue")

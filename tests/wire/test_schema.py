@@ -18,7 +18,7 @@ from jsonschema import Draft7Validator, Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
-from sidecar import __version__, conversations, events, interfaces, settings
+from sidecar import __version__, conversations, events, interfaces, settings, work
 from sidecar.conversations import AgentMode, ContextFile, MessageStatus, QueueState, StopReason
 from sidecar.errors import ALL_ERRORS, NotFound
 from sidecar.wire import methods, schema, typescript
@@ -286,6 +286,25 @@ PARTS: tuple[conversations.Part, ...] = (
     conversations.FilePart(file=FILE),
     conversations.ErrorPart(type="NETWORK_ERROR", message="It broke off."),
     conversations.SteeringPart(text="shorter"),
+    work.FeedbackPart(
+        reviews=(
+            work.Review(
+                persona_id="ada",
+                name="Ada",
+                rating=4,
+                summary="Fine.",
+                findings=(
+                    work.Finding(
+                        severity=work.Severity.MINOR,
+                        message="unclear",
+                        path="a.py",
+                        line=3,
+                        suggestion="say so",
+                    ),
+                ),
+            ),
+        )
+    ),
 )
 MESSAGE = conversations.Message(
     message_id="m",
@@ -349,6 +368,9 @@ EVENTS: tuple[events.Event, ...] = (
     events.QueueChanged(**FACT, message_id="m", state=QueueState.PARKED),
     events.Rewound(**FACT, revision=2),
     events.TurnSteered(**TURN, part=1, text="x"),
+    events.Progress(
+        conversation_id="c", seq=1, at=5, turn_id="t", done=1, total=2, label="Mend it"
+    ),
     events.ApprovalRequested(**FACT, approval=APPROVAL),
     events.ApprovalResolved(
         **FACT, approval_id="a", turn_id="t", state=conversations.ApprovalState.DENIED
