@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sidecar.wire.methods import METHODS
+from tests.e2e import acting
 from tests.e2e.raw_client import Message, RawClient, RpcFailed, command
 from tests.faults.mounts import MIB, fill, needs_mounts, read_only, small_disk
 
@@ -55,7 +56,7 @@ def hang(client: RawClient, conversation_id: str) -> tuple[int | str, Message]:
 
 # ---- a scenario per method -----------------------------------------------------------------
 
-SCENARIOS: dict[str, Callable[[RawClient], None]] = {}
+SCENARIOS: dict[str, Callable[[RawClient], None]] = dict(acting.SCENARIOS)
 
 
 def of(method: str) -> Callable[[Callable[[RawClient], None]], Callable[[RawClient], None]]:
