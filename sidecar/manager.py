@@ -19,7 +19,7 @@ from .agent import OWNED_ELSEWHERE, Agent
 from .approvals import Approvals
 from .audit import AuditAction, AuditEntry
 from .capabilities import AgentCapability
-from .communication import AgentCommunication, answer_to
+from .communication import AgentCommunication, Asking, answer_to
 from .conversations import (
     AgentMode,
     Conversation,
@@ -435,11 +435,30 @@ class AgentManager:
         params_hash: bytes = b"",
     ) -> Receipt:
         """Put one agent's message into another's queue; the answer comes back the same way."""
-        asking = self.registry.get(from_id)
-        origin = asking.turn.started.entry.prompt.origin if asking and asking.turn else None
-        chain = origin.chain if origin else ()
-        prompt = await self.communication.message(from_id, to_id, text, capability, chain)
+        prompt = await self.communication.message(
+            from_id, to_id, text, capability, self._asking(from_id)
+        )
         return await self.enqueue(to_id, prompt, request_key=request_key, params_hash=params_hash)
+
+    def _asking(self, conversation_id: str) -> Asking:
+        """With what rights an agent writes: those that its turn has now, or its mode gives it."""
+        agent = self.registry.get(conversation_id)
+        if agent is None or agent.turn is None:
+            return Asking((), (agent.mode,) if agent else (), new_id())
+        started = agent.turn.started
+        origin = started.entry.prompt.origin
+        if origin is None:
+            return Asking((), (started.mode,), started.entry.message_id)
+        return Asking(
+            origin.chain,
+            tuple(dict.fromkeys((*origin.modes, started.mode))),
+            origin.root or started.entry.message_id,
+        )
+
+    def others(self, than: str) -> tuple[tuple[str, tuple[AgentCapability, ...]], ...]:
+        """The other live agents and what they can do."""
+        ids = (agent.conversation_id for agent in self.registry if agent.is_live)
+        return tuple((id_, self.capabilities.of(id_)) for id_ in ids if id_ != than)
 
     # ---- conversations ----
 
@@ -794,6 +813,7 @@ class AgentManager:
                 logger.warning("messages could not be indexed", extra={"cause": error.message})
 
     async def _answer_agent(self, started: StartedTurn, outcome: TurnOutcome) -> None:
+        self.communication.turn_ended(started, outcome)
         if (answer := answer_to(started, outcome)) is None:
             return
         to_id, prompt = answer

@@ -219,12 +219,16 @@ class Serving:
             store,
             self._journal,
             make_provider=partial(make_provider, store, self._make_workers(store)),
-            make_tools=partial(make_tools, store, self._editor_files()),
+            make_tools=partial(make_tools, store, self._editor_files(), self._agents),
             config=config,
             session_id=self._options.session_id or "user",
             roots=roots_of(self._params),
             make_undo=partial(make_undo, self._editor_files()),
         )
+
+    def _agents(self) -> AgentManager:
+        assert self._manager is not None
+        return self._manager
 
     def _editor_files(self) -> EditorFiles:
         return EditorFiles(self._protocol.ask, self._params.capabilities)
@@ -494,10 +498,18 @@ def make_undo(editor: EditorFiles, conversation: Conversation) -> FileUndo:
     return Undo(conversation.roots, editor)
 
 
-def make_tools(store: SqliteStore, editor: EditorFiles, conversation: Conversation) -> Toolbox:
+def make_tools(
+    store: SqliteStore,
+    editor: EditorFiles,
+    agents: Callable[[], AgentManager],
+    conversation: Conversation,
+) -> Toolbox:
     """What an agent may ask for; whether it may is decided by mode, kind and approval."""
+    from .tools.agents import AskAgentTool
+
+    asking = AskAgentTool(agents())
     if not conversation.roots:
-        return Toolbox()
+        return Toolbox([asking])
     from .tools.commands import command_tools
     from .tools.editing import editing_tools
     from .tools.workspace import workspace_tools
@@ -505,4 +517,4 @@ def make_tools(store: SqliteStore, editor: EditorFiles, conversation: Conversati
     roots = [Path(root) for root in conversation.roots]
     tools = [*workspace_tools(roots, editor.read), *editing_tools(roots, editor)]
     running, background = command_tools(roots, store)
-    return Toolbox([*tools, *running], background=background)
+    return Toolbox([*tools, *running, asking], background=background)

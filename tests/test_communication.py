@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -10,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.capabilities import AgentCapability
-from sidecar.communication import MAX_DEPTH, sanitised
-from sidecar.conversations import AgentMode, AgentOrigin, Prompt, StopReason
-from sidecar.errors import CapabilityNotFound, CommunicationFailed, QueueFull, Unauthorized
+from sidecar.communication import BUDGET, MAX_DEPTH, Asking, sanitised
+from sidecar.conversations import AgentMode, AgentOrigin, Prompt, StopReason, ToolKind
+from sidecar.errors import (
+    AgentError,
+    CapabilityNotFound,
+    CommunicationFailed,
+    LimitReached,
+    QueueFull,
+    Unauthorized,
+)
 from sidecar.events import TurnEnded
 from sidecar.interfaces import ModelRequest, ModelStop, NewConversation
+from tests.fakes import FakeTool
 from tests.managers import VIRTUAL, World, living, recorded, settle, until
 from tests.requirements import proves
 
@@ -185,12 +194,12 @@ async def test_a_chain_of_agents_is_three_long_at_most() -> None:
         message = world.manager.communication.message
         chain: tuple[str, ...] = ()
         for asking, asked in pairwise(ids[: MAX_DEPTH + 1]):
-            prompt = await message(asking, asked, "go on", None, chain)
+            prompt = await message(asking, asked, "go on", None, asking_as(chain))
             assert prompt.origin is not None
             chain = prompt.origin.chain
         assert chain == ("a", "b", "c")
         with pytest.raises(Unauthorized):
-            await message("d", "e", "go on", None, chain)
+            await message("d", "e", "go on", None, asking_as(chain))
 
 
 @proves("D4-AGENTS-6")
@@ -200,7 +209,7 @@ async def test_nobody_asks_those_who_asked_it() -> None:
         message = world.manager.communication.message
         for from_id, to_id, chain in (("a", "a", ()), ("b", "a", ("a",)), ("c", "a", ("a", "b"))):
             with pytest.raises(Unauthorized):
-                await message(from_id, to_id, "and you?", None, chain)
+                await message(from_id, to_id, "and you?", None, asking_as(chain))
 
 
 @proves("D4-AGENTS-5", "D4-AGENTS-6")
@@ -232,7 +241,10 @@ async def test_answers_do_not_start_a_round_that_never_ends() -> None:
         await agents(world, "a", "b", "c")
         chain: tuple[str, ...] = ()
         for asked in ("b", "c"):
-            prompt = await world.manager.communication.message("a", asked, "hi", None, chain)
+            chained = asking_as(chain)
+            prompt = await world.manager.communication.message("a", asked, "hi", None, chained)
+                "a", asked, "hi", None, asking_as(chain)
+            )
             await world.manager.enqueue(asked, prompt)
             await until(lambda asked=asked: ends(world)[-2:] == [asked, "a"])
             origin = requests_of(world, "a")[-1].prompt.origin
@@ -241,7 +253,60 @@ async def test_answers_do_not_start_a_round_that_never_ends() -> None:
             chain = origin.chain
         for asked in ("b", "c"):
             with pytest.raises(Unauthorized):
-                await world.manager.communication.message("a", asked, "hi", None, chain)
+                await world.manager.communication.message("a", asked, "hi", None, asking_as(chain))
+
+
+def asking_as(chain: tuple[str, ...], root: str = "root") -> Asking:
+    return Asking(chain, (AgentMode.CHAT,), root)
+
+
+@proves("AGENT-RIGHTS")
+async def test_who_is_asked_by_a_chat_has_no_more_rights_than_a_chat() -> None:
+    tools = (FakeTool("read"), FakeTool("edit", kind=ToolKind.EDIT))
+    async with living(tools=tools) as world:
+        await agents(world, "a", "b")
+        await world.manager.set_mode("b", AgentMode.BUILD)
+        await world.manager.send_to("a", "b", "edit it for me")
+        await until(lambda: ends(world)[-2:] == ["b", "a"])
+        asked, answered = requests_of(world, "b")[-1], requests_of(world, "a")[-1]
+        assert [tool.name for tool in asked.tools] == ["read"]
+        assert asked.prompt.origin is not None
+        assert asked.prompt.origin.modes == (AgentMode.CHAT,)
+        assert answered.prompt.origin is not None
+        assert answered.prompt.origin.modes == (AgentMode.CHAT, AgentMode.BUILD)
+
+
+@proves("AGENT-RIGHTS")
+async def test_what_a_prompt_sets_off_in_other_agents_has_a_budget() -> None:
+    async with living() as world:
+        await agents(world, "a", "b")
+        message = world.manager.communication.message
+        for _ in range(BUDGET["messages"]):
+            await message("a", "b", "go on", None, asking_as(()))
+        with pytest.raises(LimitReached, match="20 messages"):
+            await message("a", "b", "go on", None, asking_as(()))
+        await message("a", "b", "go on", None, asking_as((), root="another"))
+
+
+@proves("AGENT-RIGHTS", "AUDIT")
+async def test_every_message_is_in_the_audit_whether_it_was_let_through_or_not() -> None:
+    async with living() as world:
+        await agents(world, "a", "b", "c", "d")
+        message = world.manager.communication.message
+        attempts = [("b", ()), ("a", ()), ("b", ("b",)), ("d", ("x", "y", "z")), ("nobody", ())]
+        for to, chain in attempts:
+            with suppress(AgentError):
+                await message("a", to, "secret words", None, asking_as(chain))
+        found = await world.store.inner.audit()
+        assert [(e.other_id, e.allowed, e.why) for e in found] == [
+            ("b", True, "sent"),
+            ("a", False, "loop"),
+            ("b", False, "loop"),
+            ("d", False, "depth"),
+            ("nobody", False, "COMMUNICATION_FAILED"),
+        ]
+        assert "secret" not in str(found)
+        assert (await world.store.inner.check_audit()).problem is None
 
 
 def requests_of(world: World, conversation_id: str) -> list[ModelRequest]:

@@ -28,14 +28,14 @@ MUTANTS = {
     "the hash is not compared": """
 from sidecar.stores import approvals
 answer = approvals.answer
-def careless(write, approval_id, decision, content_hash):
+def careless(write, approval_id, decision, content_hash, always):
     found = approvals._get(write.conn, approval_id)
-    return answer(write, approval_id, decision, found.content_hash)
+    return answer(write, approval_id, decision, found.content_hash, always)
 approvals.answer = careless
 """,
     "what has changed since is not looked at": """
-from sidecar import turn
-turn.content_hash = lambda call, subject: Same()
+from sidecar import gate
+gate.content_hash = lambda call, subject: Same()
 class Same(str):
     def __ne__(self, other): return False
 """,
@@ -58,8 +58,8 @@ from sidecar.stores import approvals
 approvals.expire = lambda *_: None
 """,
     "everything is allowed": """
-from sidecar import approvals, turn
-turn.verdict_on = lambda *_: approvals.Verdict.ALLOW
+from sidecar import approvals, gate
+gate.verdict_in = lambda *_: approvals.Verdict.ALLOW
 """,
 }
 
