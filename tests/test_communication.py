@@ -243,8 +243,6 @@ async def test_answers_do_not_start_a_round_that_never_ends() -> None:
         for asked in ("b", "c"):
             chained = asking_as(chain)
             prompt = await world.manager.communication.message("a", asked, "hi", None, chained)
-                "a", asked, "hi", None, asking_as(chain)
-            )
             await world.manager.enqueue(asked, prompt)
             await until(lambda asked=asked: ends(world)[-2:] == [asked, "a"])
             origin = requests_of(world, "a")[-1].prompt.origin
