@@ -221,7 +221,7 @@ class CommandTool:
     def _folder(self, name: str) -> Path:
         entry = self._workspace.locate("" if name in ("", ".", "./") else name)
         folder = entry.root / entry.relative
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise Refused(f"There is no folder {name[:200]!r} in the workspace.")
         return folder
 

@@ -6,13 +6,18 @@ again once the file is open. Everything here blocks and is called in a worker th
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import stat
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from .beneath import FILE, open_beneath
+from .windows_names import refusal
 
 MAX_FILES = 50_000
 GIT_SECONDS = 5.0
@@ -78,6 +83,8 @@ class Workspace:
 
     def locate(self, name: str) -> Entry:
         """The file or folder that `name` means; the first meaning that exists wins."""
+        if problem := refusal(name, sys.platform):
+            raise Refused(f"{name[:200]!r} cannot be used: {problem}")
         inside: list[Entry] = []
         for label, root in self.roots.items():
             head, _, tail = name.partition("/")
@@ -90,16 +97,14 @@ class Workspace:
                     inside.append(self._entry(label, real.relative_to(root).as_posix()))
         if not inside:
             raise Refused(f"{name[:200]!r} is not inside the workspace folders.")
-        return next((e for e in inside if (e.root / e.relative).exists()), inside[0])
+        return next((e for e in inside if os.path.exists(e.root / e.relative)), inside[0])
 
     def files(self) -> list[Entry]:
         """Every file but the ignored, the generated and the likely secret."""
         found: list[Entry] = []
         for label, root in self.roots.items():
             for relative in sorted(_git_files(root, self.roots.values()) or _walk(root)):
-                base = relative.rpartition("/")[2].lower()
-                is_secret = any(fnmatch.fnmatchcase(base, secret) for secret in SECRETS)
-                if relative.isprintable() and not is_secret:
+                if relative.isprintable() and not is_secret(relative):
                     found.append(self._entry(label, relative))
         return found[:MAX_FILES]
 
@@ -121,13 +126,8 @@ class Workspace:
         return nearest[0]
 
     def read(self, entry: Entry, limit: int) -> str:
-        """The text of a regular file. Nothing on the way may be a link any more, and what was
-        opened must be what is there: no swap between the check and the use."""
-        path = entry.root / entry.relative
-        with opened(path) as file:
-            status = os.fstat(file.fileno())
-            if Path(os.path.realpath(path)) != path or not os.path.samestat(path.stat(), status):
-                raise Refused(f"'{entry.name}' changed while it was being read.")
+        """The text of a regular file. `locate` has followed the links; by now there are none."""
+        with opened(entry) as file:
             data = file.read(limit + 1)
         if len(data) > limit:
             raise Refused(f"'{entry.name}' is larger than {limit // 1024} KiB.")
@@ -140,10 +140,25 @@ class Workspace:
         return Entry(self.roots[label], relative, name)
 
 
-def opened(path: Path) -> BinaryIO:
-    """A regular file, never through a link at its end, never waiting for a pipe's writer."""
-    wanted = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
-    fd = os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in wanted))
+def is_secret(relative: str) -> bool:
+    base = relative.rpartition("/")[2].lower()
+    return any(fnmatch.fnmatchcase(base, secret) for secret in SECRETS)
+
+
+def is_outside(program: str, roots: Iterable[Path]) -> bool:
+    """Whether a program is the user's: one that lies in the workspace is the workspace's."""
+    real = Path(os.path.realpath(program))
+    return not any(root in real.parents for root in roots)
+
+
+def opened(entry: Entry) -> BinaryIO:
+    """A regular file, through no link on the way."""
+    try:
+        fd = open_beneath(entry.root, entry.relative, os.O_RDONLY | FILE)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise Refused(f"'{entry.name}' changed while it was being read.") from None
+        raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise Refused("That is not a file. A folder can be listed.")
@@ -163,8 +178,7 @@ def _git_files(root: Path, roots: Collection[Path]) -> list[str]:
     import subprocess
 
     git = shutil.which("git")
-    # A program that lies in the workspace is the workspace's, not the user's.
-    if git is None or any(other in Path(os.path.realpath(git)).parents for other in roots):
+    if git is None or not is_outside(git, roots):
         return []
     environment = {name: os.environ[name] for name in GIT_ENVIRONMENT if name in os.environ}
     try:

@@ -7,42 +7,38 @@ answers from an old state.
 
 from __future__ import annotations
 
-import fnmatch
 import json
-import threading
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
-from anyio import to_thread
 
 from ..conversations import JsonObject, ToolKind
 from ..errors import AgentError
 from ..interfaces import UNWATCHED, Subject, Tool, ToolOutput, ToolSpec, ToolUse
-from .files import Entry, Refused, Workspace, opened, text_of
-from .question import Question, words_of
+from .files import Entry, Refused, Workspace
+from .grep import GREP, grep
+from .question import Question
 from .ranking import Passage, Ranking
+from .reading import (
+    OUTPUT_BYTES,
+    READ_BYTES,
+    SEARCH_BYTES,
+    Stopped,
+    bounded,
+    in_thread,
+    matches,
+    scanned,
+)
 
-T = TypeVar("T")
-Stopped = Callable[[], bool]
-"""Whether nobody waits for the answer any more."""
-
-OUTPUT_BYTES = 64 * 1024
-READ_BYTES = 8 * 1024 * 1024
-SEARCH_BYTES = 1024 * 1024
-"""Per file. What is larger is data or generated; nobody asks where it is defined."""
 SEARCH_SECONDS = 10.0
 """More than a local disk needs for all files; ends a search on a network mount."""
 CANDIDATES = 60
 """Files whose passages are weighed one by one, after all files were weighed as a whole."""
-SKIPPED_SUFFIXES = words_of("""
-    .png .jpg .jpeg .gif .webp .ico .icns .bmp .pdf .zip .gz .bz2 .xz .zst .7z .tar .jar .whl
-    .so .dylib .dll .exe .o .a .pyc .class .wasm .woff .woff2 .ttf .otf .eot .mp3 .mp4 .mov
-    .sqlite .sqlite3 .db .lock .map .min.js .min.css package-lock.json
-    """)
 
 
 def workspace_tools(
@@ -60,6 +56,8 @@ def workspace_tools(
     return [
         WorkspaceTool(READ, partial(_read, workspace, read_file)),
         WorkspaceTool(LIST, partial(_list, workspace)),
+        WorkspaceTool(GLOB, partial(_glob, workspace)),
+        WorkspaceTool(GREP, partial(grep, workspace)),
         WorkspaceTool(SEARCH, partial(_search, workspace)),
     ]
 
@@ -73,6 +71,10 @@ class ReadArguments(msgspec.Struct, rename="camel"):
 class ListArguments(msgspec.Struct, rename="camel"):
     path: str = ""
     pattern: str = ""
+
+
+class GlobArguments(msgspec.Struct):
+    pattern: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
 
 
 class SearchArguments(msgspec.Struct, rename="camel"):
@@ -104,6 +106,16 @@ LIST = ToolSpec(
             "path": {"type": "string", "description": "The folder; the whole workspace if absent."},
             "pattern": {"type": "string", "description": "For example `*.py` or `src/*/test_*`."},
         },
+    },
+)
+GLOB = ToolSpec(
+    name="glob",
+    description="The files of the workspace whose name or path matches, such as `*.py`,"
+    " `src/*/test_*` or `**/a.txt`. Ignored and generated files are left out.",
+    input_schema={
+        "type": "object",
+        "properties": {"pattern": {"type": "string", "minLength": 1}},
+        "required": ["pattern"],
     },
 )
 SEARCH = ToolSpec(
@@ -147,15 +159,6 @@ class WorkspaceTool:
             return ToolOutput(f"That could not be read: {error.strerror}.", is_error=True)
 
 
-async def _in_thread(work: Callable[[Stopped], T]) -> T:
-    """Run blocking work off the loop. A cancelled caller does not wait for it, and it is told."""
-    stop = threading.Event()
-    try:
-        return await to_thread.run_sync(work, stop.is_set, abandon_on_cancel=True)
-    finally:
-        stop.set()
-
-
 async def _read(
     workspace: Workspace,
     read_file: Callable[[Path], Awaitable[str | None]] | None,
@@ -164,20 +167,22 @@ async def _read(
     wanted = msgspec.convert(arguments, ReadArguments, strict=False)
 
     def from_disk(_: Stopped) -> tuple[Entry, str]:
-        found = entry if (entry.root / entry.relative).exists() else workspace.alike(entry.name)
+        found = (
+            entry if os.path.exists(entry.root / entry.relative) else workspace.alike(entry.name)
+        )
         return found, workspace.read(found, READ_BYTES)
 
-    entry = await _in_thread(lambda _: workspace.locate(wanted.path))
+    entry = await in_thread(lambda _: workspace.locate(wanted.path))
     shown_by_editor = await read_file(entry.root / entry.relative) if read_file else None
     if shown_by_editor is None:
-        entry, text = await _in_thread(from_disk)
+        entry, text = await in_thread(from_disk)
     else:
         text = shown_by_editor
     lines = text.removesuffix("\n").split("\n")
     start, end = wanted.start_line, min(wanted.end_line or len(lines), len(lines))
     if start > end:
         raise Refused(f"'{entry.name}' has {len(lines)} lines, none from {start} to {end}.")
-    shown, more = _bounded(lines[start - 1 : end])
+    shown, more = bounded(lines[start - 1 : end])
     title = f"{entry.name}, lines {start}-{start + len(shown) - 1} of {len(lines)}"
     tail = [f"[{more} more lines; read on from line {start + len(shown)}]"] if more else []
     return "\n".join([title, *shown, *tail])
@@ -190,12 +195,12 @@ async def _list(workspace: Workspace, arguments: JsonObject) -> str:
         below = ""
         if wanted.path not in ("", ".", "./", "/"):
             entry = workspace.locate(wanted.path)
-            if not (entry.root / entry.relative).is_dir():
+            if not os.path.isdir(entry.root / entry.relative):
                 raise Refused(f"There is no folder {wanted.path[:200]!r} in the workspace.")
             below = "" if entry.name == "." else entry.name + "/"
         names = [e.name for e in workspace.files() if e.name.startswith(below)]
         if wanted.pattern:
-            return [name for name in names if _matches(name, wanted.pattern)]
+            return [name for name in names if matches(name, wanted.pattern)]
         folders: dict[str, int] = {}
         files = []
         for name in names:
@@ -210,28 +215,22 @@ async def _list(workspace: Workspace, arguments: JsonObject) -> str:
             f"{below}{child}/ ({count} {plural.get(count, 'files')})" for child, count in counted
         ] + sorted(files)
 
-    shown, more = _bounded(await _in_thread(work))
+    shown, more = bounded(await in_thread(work))
     return "\n".join([*shown, f"[{more} more]"] if more else shown) or "No files."
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(tail, pattern) for tail in (name, name.rpartition("/")[2]))
-
-
-def _bounded(lines: list[str]) -> tuple[list[str], int]:
-    """As many lines as an output may hold, at least a piece of the first; how many are left."""
-    room = OUTPUT_BYTES - 1024
-    for number, line in enumerate(lines):
-        room -= len(line.encode("utf-8", "replace")) + 1
-        if room < 0:
-            shown = lines[:number] or [line[: OUTPUT_BYTES // 4] + " […]"]
-            return shown, len(lines) - len(shown)
-    return lines, 0
+async def _glob(workspace: Workspace, arguments: JsonObject) -> str:
+    pattern = msgspec.convert(arguments, GlobArguments, strict=False).pattern.removeprefix("**/")
+    names = await in_thread(
+        lambda _: [e.name for e in workspace.files() if matches(e.name, pattern)]
+    )
+    shown, more = bounded(names)
+    return "\n".join([*shown, f"[{more} more]"] if more else shown) or "No files."
 
 
 async def _search(workspace: Workspace, arguments: JsonObject) -> str:
     wanted = msgspec.convert(arguments, SearchArguments, strict=False)
-    result = await _in_thread(
+    result = await in_thread(
         lambda stopped: find_passages(workspace, wanted.query, wanted.max_results, stopped)
     )
     while len(content := msgspec.json.encode(result)) > OUTPUT_BYTES:
@@ -258,7 +257,7 @@ def find_passages(workspace: Workspace, query: str, limit: int, stopped: Stopped
         if stopped() or time.monotonic() > deadline:
             notice = f"Stopped after {number} of {len(entries)} files."
             break
-        if (text := _scanned(entry)) is not None:
+        if (text := scanned(entry)) is not None:
             ranking.add(entry, text)
     found: list[Passage] = []
     for number, seen in enumerate(ranking.best(CANDIDATES)):
@@ -293,15 +292,3 @@ def _distinct(passages: list[Passage]) -> list[Passage]:
         ):
             kept.append(passage)
     return kept
-
-
-def _scanned(entry: Entry) -> str | None:
-    """A file's text for weighing it. What is quoted is read again, with every check."""
-    if entry.relative.lower().endswith(SKIPPED_SUFFIXES):
-        return None
-    try:
-        with opened(entry.root / entry.relative) as file:
-            data = file.read(SEARCH_BYTES + 1)
-    except (Refused, OSError):
-        return None
-    return text_of(data) if len(data) <= SEARCH_BYTES else None

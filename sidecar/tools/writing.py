@@ -11,19 +11,15 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .beneath import FILE, FOLDER, WALKS, open_beneath
 from .files import Refused
 
 MAX_BYTES = 8 * 1024 * 1024
 """Of a file that is changed. What is larger is data, and nobody can read what changes in it."""
-WALKS = os.open in os.supports_dir_fd
-"""Windows has no such descriptors: there the way is checked, then used by its name."""
-_FOLDER = sum(getattr(os, flag, 0) for flag in ("O_RDONLY", "O_DIRECTORY", "O_NOFOLLOW"))
-_FILE = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
-
 Place = tuple[int | None, str]
 """A folder's descriptor and a name in it; or no descriptor and a whole path."""
 
@@ -62,18 +58,23 @@ def _place(root: Path, relative: str, make_folders: bool = False) -> Iterator[Pl
     if not WALKS:
         yield None, str(_checked(root, relative, make_folders))
         return
-    fd = os.open(root, _FOLDER)
+    if make_folders:
+        _make_folders(root, folders)
+    fd = open_beneath(root, "/".join(folders) or ".", FOLDER)
     try:
-        for folder in folders:
-            if make_folders:
-                with suppress(FileExistsError):
-                    os.mkdir(folder, dir_fd=fd)
-            inner = os.open(folder, _FOLDER, dir_fd=fd)
-            os.close(fd)
-            fd = inner
         yield fd, name
     finally:
         os.close(fd)
+
+
+def _make_folders(root: Path, folders: Sequence[str]) -> None:
+    for depth, folder in enumerate(folders):
+        fd = open_beneath(root, "/".join(folders[:depth]) or ".", FOLDER)
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(folder, dir_fd=fd)
+        finally:
+            os.close(fd)
 
 
 def _checked(root: Path, relative: str, make_folders: bool) -> Path:
@@ -92,7 +93,7 @@ def _checked(root: Path, relative: str, make_folders: bool) -> Path:
 def _held(place: Place) -> bytes | None:
     folder, name = place
     try:
-        fd = os.open(name, os.O_RDONLY | _FILE, dir_fd=folder)
+        fd = os.open(name, os.O_RDONLY | FILE, dir_fd=folder)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -112,12 +113,12 @@ def _put(place: Place, old: bytes | None, new: bytes | None) -> None:
             os.unlink(name, dir_fd=folder)
         return
     if old is None:
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o666, dir_fd=folder)
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE, 0o666, dir_fd=folder)
         _write(fd, new)
         return
     mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     draft = f"{name}.{secrets.token_hex(6)}.tmp"
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=folder)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE, 0o600, dir_fd=folder)
     try:
         _write(fd, new)
         if folder is None:

@@ -316,7 +316,7 @@ async def test_without_folders_there_are_no_tools() -> None:
 
 async def test_every_tool_only_reads(root: Path) -> None:
     kinds = {name: tool.kind for name, tool in tools(root).items()}
-    assert kinds == dict.fromkeys(("read", "list", "search"), ToolKind.READ)
+    assert kinds == dict.fromkeys(("read", "list", "glob", "grep", "search"), ToolKind.READ)
 
 
 # ---- list ----------------------------------------------------------------------------------
