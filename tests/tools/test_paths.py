@@ -109,24 +109,76 @@ def tree(tmp_path: Path) -> Tree:
 def escapes(tree: Tree) -> list[str]:
     """Ways out, each spelled in every way that somebody's resolver has fallen for."""
     ways = [
-        "../outside/secret.txt", "../ws-evil/secret.txt", "../secret.txt", "src/../../outside/secret.txt",
-        "./../outside/secret.txt", "src/deep/../../../outside/secret.txt", "..//outside//secret.txt",
-        ".../../outside/secret.txt", "src/./.././../outside/secret.txt", "../ws/../outside/secret.txt",
-        str(tree.outside / "secret.txt"), str(tree.base / "ws-evil" / "secret.txt"),
-        f"{tree.inside}/../outside/secret.txt", f"{tree.inside}-evil/secret.txt",
-        f"/{tree.outside}/secret.txt", f"//{tree.outside}/secret.txt", f"file://{tree.outside}/secret.txt",
-        "/etc/passwd", "/etc/hostname", "~/.ssh/id_rsa", "~root/.bashrc", "$HOME/.bashrc", "%HOME%/x",
-        "file-link", "dir-link/secret.txt", "dir-link/sub/secret.txt", "dir-link/new.txt", "dir-link",
-        "src/dir-link/secret.txt", "src/dir-link/new.txt", "relative-link", "relative-dir/secret.txt",
-        "relative-dir/new.txt", "chain-1/secret.txt", "chain-1/new.txt", "chain-2/sub/secret.txt",
-        "loop-1", "loop-1/x", "loop-2/../../outside/secret.txt", "dangling", "dangling-dir",
-        "dangling-relative", "twin-link/secret.txt", "twin-link/new.txt", "up/outside/secret.txt",
-        "up/ws-evil/secret.txt", "src/up-up/outside/secret.txt", "root/etc/passwd", "root/tmp/x",
-        "proc-self/etc/passwd", "proc-cwd/pyproject.toml", "pipe", "socket", "pipe/x",
-        "/proc/self/root/etc/passwd", "/proc/self/cwd/x", "/proc/self/environ", "/proc/self/mem",
-        "/proc/self/fd/0", "/proc/thread-self/root/etc/passwd", "/dev/fd/0", "/dev/stdin", "/dev/tty",
-        "/dev/shm/x", "/dev/null", "/dev/zero", "/sys/kernel/x", "/run/x", "/var/run/docker.sock",
-    ]  # fmt: skip
+        "../outside/secret.txt",
+        "../ws-evil/secret.txt",
+        "../secret.txt",
+        "src/../../outside/secret.txt",
+        "./../outside/secret.txt",
+        "src/deep/../../../outside/secret.txt",
+        "..//outside//secret.txt",
+        ".../../outside/secret.txt",
+        "src/./.././../outside/secret.txt",
+        "../ws/../outside/secret.txt",
+        str(tree.outside / "secret.txt"),
+        str(tree.base / "ws-evil" / "secret.txt"),
+        f"{tree.inside}/../outside/secret.txt",
+        f"{tree.inside}-evil/secret.txt",
+        f"/{tree.outside}/secret.txt",
+        f"//{tree.outside}/secret.txt",
+        f"file://{tree.outside}/secret.txt",
+        "/etc/passwd",
+        "/etc/hostname",
+        "~/.ssh/id_rsa",
+        "~root/.bashrc",
+        "$HOME/.bashrc",
+        "%HOME%/x",
+        "file-link",
+        "dir-link/secret.txt",
+        "dir-link/sub/secret.txt",
+        "dir-link/new.txt",
+        "dir-link",
+        "src/dir-link/secret.txt",
+        "src/dir-link/new.txt",
+        "relative-link",
+        "relative-dir/secret.txt",
+        "relative-dir/new.txt",
+        "chain-1/secret.txt",
+        "chain-1/new.txt",
+        "chain-2/sub/secret.txt",
+        "loop-1",
+        "loop-1/x",
+        "loop-2/../../outside/secret.txt",
+        "dangling",
+        "dangling-dir",
+        "dangling-relative",
+        "twin-link/secret.txt",
+        "twin-link/new.txt",
+        "up/outside/secret.txt",
+        "up/ws-evil/secret.txt",
+        "src/up-up/outside/secret.txt",
+        "root/etc/passwd",
+        "root/tmp/x",
+        "proc-self/etc/passwd",
+        "proc-cwd/pyproject.toml",
+        "pipe",
+        "socket",
+        "pipe/x",
+        "/proc/self/root/etc/passwd",
+        "/proc/self/cwd/x",
+        "/proc/self/environ",
+        "/proc/self/mem",
+        "/proc/self/fd/0",
+        "/proc/thread-self/root/etc/passwd",
+        "/dev/fd/0",
+        "/dev/stdin",
+        "/dev/tty",
+        "/dev/shm/x",
+        "/dev/null",
+        "/dev/zero",
+        "/sys/kernel/x",
+        "/run/x",
+        "/var/run/docker.sock",
+    ]
     spelled: list[str] = []
     for number, way in enumerate(ways):
         other = [
@@ -160,11 +212,36 @@ def escapes(tree: Tree) -> list[str]:
         # Every way as it is and in six other spellings, every spelling with every fourth way.
         spelled += [way, *(other[(number * 6 + n) % len(other)] for n in range(6))]
     strange = [
-        "", ".", "..", "/", "//", "...", "\x00", "\n", "\\\\server\\share\\x", "//server/share/x",
-        "C:\\Windows\\x", "C:x", "c:/x", "\\\\?\\C:\\x", "\\\\.\\pipe\\x", "a.txt:stream", "a.txt::$DATA",
-        "CON", "nul.txt", "COM1", "LPT\u00b9", "PROGRA~1", "x" * 300, "x/" * 2_100, "\ud800", "\udcff",
-        "\u202ea.txt", "a.txt\u2028", "src/\uff0e\uff0e/\uff0e\uff0e/outside/secret.txt",
-    ]  # fmt: skip
+        "",
+        ".",
+        "..",
+        "/",
+        "//",
+        "...",
+        "\x00",
+        "\n",
+        "\\\\server\\share\\x",
+        "//server/share/x",
+        "C:\\Windows\\x",
+        "C:x",
+        "c:/x",
+        "\\\\?\\C:\\x",
+        "\\\\.\\pipe\\x",
+        "a.txt:stream",
+        "a.txt::$DATA",
+        "CON",
+        "nul.txt",
+        "COM1",
+        "LPT\u00b9",
+        "PROGRA~1",
+        "x" * 300,
+        "x/" * 2_100,
+        "\ud800",
+        "\udcff",
+        "\u202ea.txt",
+        "a.txt\u2028",
+        "src/\uff0e\uff0e/\uff0e\uff0e/outside/secret.txt",
+    ]
     return list(dict.fromkeys([*spelled, *strange]))
 
 
@@ -186,13 +263,29 @@ async def test_of_hundreds_of_paths_none_leads_out(tree: Tree) -> None:
 
 
 FINE = [
-    *(f"{name}.txt" for name in ("plain", "two words", "ünïcode", "日本語", "emoji 🎉", "-rf", "--x")),
-    *(f"{name}.txt" for name in ("...", "..a", "a..", "%2e%2e", "a%2fb", "$HOME", "~", "a:b", "#", "!")),
-    *(f"{name}.txt" for name in ("con", "NUL", "PROGRA~1", "a'b", 'a"b', "[x]", "{x}", "a;b", "a&b")),
+    *(
+        f"{name}.txt"
+        for name in ("plain", "two words", "ünïcode", "日本語", "emoji 🎉", "-rf", "--x")
+    ),
+    *(
+        f"{name}.txt"
+        for name in ("...", "..a", "a..", "%2e%2e", "a%2fb", "$HOME", "~", "a:b", "#", "!")
+    ),
+    *(
+        f"{name}.txt"
+        for name in ("con", "NUL", "PROGRA~1", "a'b", 'a"b', "[x]", "{x}", "a;b", "a&b")
+    ),
     *(f"{name}/x.txt" for name in (".hidden", "deep/er/and/er", "ws", "ws-evil", "...", "a b/c d")),
     *(unicodedata.normalize(form, "é/ö.txt") for form in ("NFC", "NFD")),
-    "no-suffix", ".dotfile", "x" * 200, "Makefile", "UPPER.TXT", "upper.txt", "a.b.c.d", "0",
-]  # fmt: skip
+    "no-suffix",
+    ".dotfile",
+    "x" * 200,
+    "Makefile",
+    "UPPER.TXT",
+    "upper.txt",
+    "a.b.c.d",
+    "0",
+]
 
 
 @proves("GUARD")
@@ -301,13 +394,39 @@ def test_a_wrong_path_is_wrong_before_it_is_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "CON", "con.txt", "aux", "NUL .txt", "com1", "COM9.log", "LPT\u00b9", "conin$", "prn:",
-        "src/nul", "a.txt:stream", "a.txt::$DATA", "a.", "a ", "a/b./c", "\\\\server\\x", "//srv/x",
+        "CON",
+        "con.txt",
+        "aux",
+        "NUL .txt",
+        "com1",
+        "COM9.log",
+        "LPT\u00b9",
+        "conin$",
+        "prn:",
+        "src/nul",
+        "a.txt:stream",
+        "a.txt::$DATA",
+        "a.",
+        "a ",
+        "a/b./c",
+        "\\\\server\\x",
+        "//srv/x",
         "\\\\?\\C:\\a",
-        "\\\\.\\pipe\\a", "C:a", "c:a\\b", "PROGRA~1", "src\\MICROS~2.TXT", "a\x07b",
-        "a<b", "a|b", "a?b", "a*b", 'a"b', "C:\\a\\nul.txt", "a\nb",
+        "\\\\.\\pipe\\a",
+        "C:a",
+        "c:a\\b",
+        "PROGRA~1",
+        "src\\MICROS~2.TXT",
+        "a\x07b",
+        "a<b",
+        "a|b",
+        "a?b",
+        "a*b",
+        'a"b',
+        "C:\\a\\nul.txt",
+        "a\nb",
     ],
-)  # fmt: skip
+)
 def test_windows_is_not_given_a_name_that_means_something_else(name: str) -> None:
     assert refusal(name, "win32")
     assert refusal(name, "linux") is None
@@ -317,10 +436,23 @@ def test_windows_is_not_given_a_name_that_means_something_else(name: str) -> Non
 @pytest.mark.parametrize(
     "name",
     [
-        "a.txt", "src/a b/c.txt", "src\\a.txt", "C:\\ws\\a.txt", "c:/ws/a.txt", "com10",
-        "nul-a", "lpt", "a~b.txt", ".gitignore", "..", "../a", "a.tar.gz", "日本語", "auxiliary/x",
+        "a.txt",
+        "src/a b/c.txt",
+        "src\\a.txt",
+        "C:\\ws\\a.txt",
+        "c:/ws/a.txt",
+        "com10",
+        "nul-a",
+        "lpt",
+        "a~b.txt",
+        ".gitignore",
+        "..",
+        "../a",
+        "a.tar.gz",
+        "日本語",
+        "auxiliary/x",
         "backup~1234567.txt.old",
     ],
-)  # fmt: skip
+)
 def test_windows_gets_every_name_that_is_only_a_name(name: str) -> None:
     assert refusal(name, "win32") is None
