@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sidecar.tools.protected import is_protected
 from sidecar.tools.undo import Undo
 from sidecar.work import UndoState
 from tests.requirements import proves
-from tests.tools.test_commands import Ledger, free
+from tests.tools.test_commands import Ledger, real
 
 pytestmark = pytest.mark.anyio
 
@@ -67,7 +66,7 @@ class Editor:
 
 
 def undo(root: Path, editor: Any = None) -> Undo:
-    return Undo([os.path.realpath(root)], editor)
+    return Undo([real(root)], editor)
 
 
 async def work(root: Path, kept: Kept, name: str, **arguments: Any) -> None:
@@ -139,9 +138,7 @@ async def test_unsaved_changes_in_an_editor_are_a_conflict_too(root: Path) -> No
 
 @proves("UNDO", "VSCODE-FILES")
 async def test_a_change_that_is_in_a_buffer_only_is_undone_there(root: Path) -> None:
-    touched = [
-        TouchedFile(root=os.path.realpath(root), relative="c.txt", before=b"c", after=digest(b"C"))
-    ]
+    touched = [TouchedFile(root=real(root), relative="c.txt", before=b"c", after=digest(b"C"))]
     editor = Editor({"c.txt": "C"})
     (done,) = await undo(root, editor).put_back(touched, force=False)
     assert done.state is UndoState.DONE
@@ -158,13 +155,13 @@ async def test_nothing_outside_and_nothing_of_gits_is_touched(root: Path) -> Non
     for folder in (inside / ".git", outside):
         folder.mkdir(parents=True)
     (inside / "link").symlink_to(outside)
-    real = os.path.realpath(inside)
+    home = real(inside)
     wanted = [
-        TouchedFile(root=real, relative=".git/config", before=b"x", after=None),
-        TouchedFile(root=real, relative=".GIT/config", before=b"x", after=None),
-        TouchedFile(root=real, relative="link/a", before=b"x", after=None),
-        TouchedFile(root=real, relative="../out/a", before=b"x", after=None),
-        TouchedFile(root=os.path.realpath(outside), relative="a", before=b"x", after=None),
+        TouchedFile(root=home, relative=".git/config", before=b"x", after=None),
+        TouchedFile(root=home, relative=".GIT/config", before=b"x", after=None),
+        TouchedFile(root=home, relative="link/a", before=b"x", after=None),
+        TouchedFile(root=home, relative="../out/a", before=b"x", after=None),
+        TouchedFile(root=real(outside), relative="a", before=b"x", after=None),
     ]
     done = await undo(inside).put_back(wanted, force=True)
     assert {f.state for f in done} == {UndoState.FAILED}
@@ -230,7 +227,6 @@ async def test_a_command_in_the_background_goes_on_tells_how_it_goes_and_is_stop
     assert subject.always == (), "what goes on unseen is asked every time"
     assert len(once.always) == 1
     assert tools[0].kind == "run"
-    assert free is not None
 
 
 async def _a_moment() -> None:
