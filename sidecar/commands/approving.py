@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal
 
 from ..client.live import Change
 from ..conversations import Approval, ApprovalDecision, ApprovalState
@@ -13,7 +15,8 @@ from ..events import ApprovalRequested, ApprovalResolved
 from .screen import Screen
 from .session import Session
 
-Decide = Callable[[Approval], ApprovalDecision]
+Decision = ApprovalDecision | Literal["always"]
+Decide = Callable[[Approval], Decision]
 
 
 class Questions:
@@ -42,32 +45,40 @@ class Questions:
                 self._session.call(
                     "approval/respond",
                     approval_id=approval_id,
-                    decision=decision,
+                    decision="allow" if decision == "always" else decision,
                     content_hash=question.content_hash,
+                    always=decision == "always",
                 )
             self._open.pop(approval_id, None)
 
 
-def ask(screen: Screen, question: Approval) -> ApprovalDecision:
+def ask(screen: Screen, question: Approval) -> Decision:
     """Show what it is about and read the answer; only a clear yes is one."""
     screen.gap()
     screen.line(f"{question.title}?", "bold yellow")
     for line in question.text.split("\n"):
-        screen.line(f"  {line}", _style_of(line))
+        screen.line(f"  {line}", style_of(line))
     if not sys.stdin.isatty():
         screen.line("Denied: nobody is at this terminal to allow it.", "yellow")
         return "deny"
     try:
-        answer = input(screen.prompt("Allow it once? y/n"))
+        if question.always:
+            commands = ", ".join(shlex.join(rule.argv) for rule in question.always)
+            screen.line(f"a: allow always in this folder: {commands}", "dim")
+        answer = input(screen.prompt(f"Allow it once? y/n{'/a' if question.always else ''}"))
     except (EOFError, KeyboardInterrupt):
         screen.line()
         answer = ""
-    is_allowed = answer.strip().lower() in ("y", "yes")
+    answer = answer.strip().lower()
+    if question.always and answer in ("a", "always"):
+        screen.line("Allowed, and not asked again in this folder; /rules takes it back.", "dim")
+        return "always"
+    is_allowed = answer in ("y", "yes")
     screen.line("Allowed." if is_allowed else "Denied.", "dim")
     return "allow" if is_allowed else "deny"
 
 
-def _style_of(line: str) -> str:
+def style_of(line: str) -> str:
     """As a diff is coloured; a command has none of these marks."""
     if line.startswith(("+++", "---", "@@")):
         return "dim"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,18 +23,28 @@ from ..conversations import (
     Receipt,
 )
 from ..errors import AgentError
-from ..events import Missing, ModeChanged, TitleChanged, TurnEnded, TurnQueued
+from ..events import (
+    Missing,
+    ModeChanged,
+    Progress,
+    TitleChanged,
+    ToolFinished,
+    TurnEnded,
+    TurnQueued,
+)
 from ..ids import new_id
 from ..wire.methods import Status
 from .approving import Questions, ask
 from .config import Options, add_options, options_from
 from .prompt import counted_interrupts, history_file, line_editing, read_message
-from .render import ENDINGS, STATUS_NOTES, Progress, activity_of, ago, counted, error_lines
+from .render import ENDINGS, STATUS_NOTES, activity_of, ago, counted, error_lines
+from .render import Progress as Shown
 from .screen import Screen, make_screen
 from .session import TICK, Following, Session, open_session
 
 SUMMARY = "talk in the terminal (what you get without a command)"
 
+OFFLINE_REQUESTS = ("/read", "/search", "/edit", "/run", "/write")
 SHOWN_AT_START = 4
 """Messages of a reopened conversation that are shown again."""
 
@@ -87,12 +98,15 @@ class Chat:
         self.is_over = False
         self._following: Following | None = None
         self._open = ExitStack()
-        self._shown: dict[str, Progress] = {}
+        self._shown: dict[str, Shown] = {}
         self._own_keys: set[str] = set()
         self._ends: list[TurnEnded] = []
         self._typed: set[str] = set()
         """Messages that stand on the screen because they were typed there."""
         self._questions: Questions | None = None
+        self._step = ""
+        """How far a turn of many steps is."""
+        self.persona_id: str | None = None
 
     # ---- the loop ----
 
@@ -125,10 +139,14 @@ class Chat:
 
         if text.startswith("/") and text.split()[0] in COMMANDS:
             run_command(self, text)
-        elif text.startswith("/") and text.split()[0][1:].isalpha():
+        elif text.startswith("/") and text.split()[0][1:].isalpha() and not self._is_request(text):
             self.screen.error(f"There is no command {text.split()[0]}.", "/help lists them.")
         elif text:
             self.ask(text)
+
+    def _is_request(self, text: str) -> bool:
+        """Whether the offline provider is asked to use a tool, as in `/read README.md`."""
+        return self.options.provider == "offline" and text.split()[0] in OFFLINE_REQUESTS
 
     def _safely(self, action: Callable[[], None]) -> None:
         """Whatever goes wrong is said, and the chat goes on."""
@@ -164,14 +182,15 @@ class Chat:
     # ---- turns ----
 
     def ask(self, text: str) -> None:
-        conversation = self.conversation or self._begin()
+        self.run_turn("message/send", input=text, persona_id=self.persona_id)
+
+    def run_turn(self, method: str, **fields: Any) -> None:
+        """Call what is answered when its turn has ended, and show that turn."""
+        conversation = self.conversation or self.begin()
         key = new_id()
         self._own_keys.add(key)
         call = self.session.request(
-            "message/send",
-            conversation_id=conversation.conversation_id,
-            input=text,
-            request_key=key,
+            method, conversation_id=conversation.conversation_id, request_key=key, **fields
         )
         self._watch(lambda: call.done, lambda: self.session.cancel(call))
         if not self._say_ends():
@@ -219,7 +238,8 @@ class Chat:
                 if interrupts.count and not stopping:
                     stopping = True
                     stop()
-                self.screen.tick("Stopping …" if stopping else activity_of(self._growing()))
+                activity = self.session.output or self._step or activity_of(self._growing())
+                self.screen.tick("Stopping …" if stopping else activity)
 
     def _say_ends(self) -> bool:
         """How the turns ended that were watched, where that is worth saying. False: none did."""
@@ -245,8 +265,13 @@ class Chat:
                 self._typed.add(change.message_id)
             elif isinstance(change, TitleChanged | ModeChanged):
                 self._note(change)
+            elif isinstance(change, Progress):
+                self._step = f"{change.done}/{change.total} {change.label}"
+            elif isinstance(change, ToolFinished):
+                self.session.output = ""
             elif isinstance(change, TurnEnded):
                 self._ends.append(change)
+                self._step = self.session.output = ""
             elif isinstance(change, Missing):
                 self.screen.line("This conversation was deleted.", "yellow")
                 self.leave()
@@ -266,11 +291,11 @@ class Chat:
     def _show_messages(self) -> None:
         """What is new of every message, in order."""
         for message in self.messages:
-            progress = self._shown.setdefault(message.message_id, Progress())
+            progress = self._shown.setdefault(message.message_id, Shown())
             if not progress.is_over:
                 self._show(message, progress)
 
-    def _show(self, message: Message, progress: Progress) -> None:
+    def _show(self, message: Message, progress: Shown) -> None:
         if message.role == "user":
             progress.is_over = True
             if message.message_id not in self._typed:
@@ -331,16 +356,21 @@ class Chat:
         for message in finished[-SHOWN_AT_START:]:
             self.print_message(message)
         for message in finished:
-            self._shown.setdefault(message.message_id, Progress()).is_over = True
+            self._shown.setdefault(message.message_id, Shown()).is_over = True
         if self.is_busy():
             self.screen.line("An answer is being made.", "dim")
             self.watch_queue()
 
     def print_message(self, message: Message) -> None:
-        progress = Progress()
+        progress = Shown()
         self._show(message, progress)
         if note := STATUS_NOTES.get(message.status):
             self.screen.line(f"({note})", "yellow")
+
+    def reopen(self) -> None:
+        """Messages went away: what is on the screen is old."""
+        if self.conversation is not None:
+            self.open(self.session.find(self.conversation.conversation_id))
 
     def leave(self) -> None:
         """Nothing is open; the next message begins a new conversation."""
@@ -350,7 +380,7 @@ class Chat:
 
     close = leave
 
-    def _begin(self) -> Conversation:
+    def begin(self) -> Conversation:
         made: Conversation = self.session.call("conversation/create", mode=self.mode)
         self._follow(made)
         return made

@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, str] = {
     "chat": "talk in the terminal (what you get without a command)",
     "run": "ask once and print the answer",
     "conversations": "list, show, search, export, import and delete them",
+    "audit": "what agents did and were kept from doing; is the record whole?",
     "doctor": "say what is configured, what is missing and how to mend it",
     "schema": "print the wire's schemas",
 }

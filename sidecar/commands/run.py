@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 
-from ..client import Call
 from ..client.live import Change
 from ..conversations import (
     AgentMode,
@@ -22,6 +22,7 @@ from ..conversations import (
     ApprovalDecision,
     Conversation,
     Message,
+    Receipt,
     StopReason,
     TurnResult,
     Usage,
@@ -29,6 +30,7 @@ from ..conversations import (
 from ..errors import AgentError
 from ..events import CatchUp, TurnEnded, TurnQueued
 from ..ids import new_id
+from ..turn import error_of
 from ..wire.methods import error_data
 from .approving import Questions
 from .config import UsageError, add_options, options_from
@@ -73,7 +75,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--yes",
         action="store_true",
-        help="allow every change and command that is asked for; without it they are denied",
+        help="allow every change and command that is asked for, except of protected files;"
+        " without it they are denied",
+    )
+    parser.add_argument(
+        "--no-plan", action="store_true", help="in mode build: act without a plan first"
+    )
+    parser.add_argument(
+        "--verify", metavar="COMMAND", help="in mode build: the command that tells if it worked"
     )
     add_options(parser)
 
@@ -90,6 +99,8 @@ def run(args: Namespace) -> int:
             questions = Questions(session, conversation.conversation_id)
             decision: ApprovalDecision = "allow" if args.yes else "deny"
             asking = Asking(session, following, printer, questions, decision)
+            if conversation.mode is AgentMode.BUILD and not args.no_plan:
+                return asking.build(conversation, prompt, args.verify)
             return asking.ask(conversation, prompt)
 
 
@@ -141,33 +152,65 @@ class Asking:
 
     def ask(self, conversation: Conversation, prompt: str) -> int:
         """Returns the exit code."""
+        conversation_id = conversation.conversation_id
         call = self._session.request(
             "message/send",
-            conversation_id=conversation.conversation_id,
+            conversation_id=conversation_id,
             input=prompt,
             request_key=self._key,
         )
         self._following.close_after(call)
+
+        def wait(interrupts: Interrupts) -> TurnResult:
+            self._follow(interrupts, lambda: self._session.cancel(call))
+            done: TurnResult = self._session.result(call)
+            return done
+
+        return self._until(conversation_id, wait)
+
+    def build(self, conversation: Conversation, task: str, verify: str | None) -> int:
+        """The same for a build, which is answered when it is stored: its events tell the rest."""
+        conversation_id = conversation.conversation_id
+
+        def wait(interrupts: Interrupts) -> TurnResult | None:
+            receipt: Receipt = self._session.call(
+                "build/start",
+                conversation_id=conversation_id,
+                task=task,
+                verify=verify,
+                request_key=self._key,
+            )
+            self._message_id = receipt.message_id
+            self._follow(
+                interrupts,
+                lambda: self._session.call("build/cancel", conversation_id=conversation_id),
+            )
+            if self._ended is not None and self._ended.error is not None:
+                raise error_of(self._ended.error, conversation_id)
+            return None
+
+        return self._until(conversation_id, wait)
+
+    def _until(self, conversation_id: str, wait: Callable[[Interrupts], TurnResult | None]) -> int:
         done: TurnResult | None = None
         error: AgentError | None = None
         with counted_interrupts() as interrupts:
             try:
-                self._follow(call, interrupts)
-                done = self._session.result(call)
+                done = wait(interrupts)
             except AgentError as failed:
                 error = failed
-        result = self._result(conversation.conversation_id, done, error)
+        result = self._result(conversation_id, done, error)
         self._printer.end(result)
         _explain(result, error)
         if interrupts.count:
             return 130
         return 0 if result.stop_reason in ANSWERED else 1
 
-    def _follow(self, call: Call, interrupts: Interrupts) -> None:
-        """Print what comes until the call is answered. Ctrl-C cancels it; a second one gives
-        up waiting for how that ends."""
+    def _follow(self, interrupts: Interrupts, stop: Callable[[], object]) -> None:
+        """Print what comes until the turn is over. Ctrl-C stops it; a second one gives up
+        waiting for how that ends."""
         is_stopping = False
-        while not self._following.is_over:
+        while not self._following.is_over and self._ended is None:
             for change in self._following.changes(TICK):
                 self._notice(change)
                 self._questions.notice(change)
@@ -182,12 +225,15 @@ class Asking:
                 raise KeyboardInterrupt
             if interrupts.count and not is_stopping:
                 is_stopping = True
-                self._session.cancel(call)
+                stop()
 
     def _decide(self, question: Approval) -> ApprovalDecision:
-        how = "allowed by --yes" if self._decision == "allow" else "denied; --yes would allow it"
+        decision = self._decision
+        how = "allowed by --yes" if decision == "allow" else "denied; --yes would allow it"
+        if question.is_protected:
+            decision, how = "deny", "denied; only a person allows that, in a chat"
         print(printable(f"agent-sidecar: {question.title}: {how}"), file=sys.stderr)
-        return self._decision
+        return decision
 
     def _notice(self, change: Change) -> None:
         if isinstance(change, TurnQueued) and change.request_key == self._key:

@@ -23,10 +23,12 @@ from ..errors import NotFound
 from ..log_file import RotatingFile
 from ..wire.methods import ConversationPage
 from .config import Options, UsageError
+from .render import printable
 
 T = TypeVar("T")
 
 LIST_PAGE = 500
+LONGEST_LINE = 100
 TICK = 0.1
 """Seconds between two looks at what else there is to do: a spinner, Ctrl-C."""
 
@@ -59,6 +61,8 @@ class Session:
 
     def __init__(self) -> None:
         self._notices: list[str] = []
+        self.output = ""
+        """The last line that a running tool put out."""
         self._followings: list[Following] = []
         self._portal: BlockingPortal
         self.sidecar: Sidecar
@@ -103,6 +107,9 @@ class Session:
     def hear(self, method: str, params: Any) -> None:
         if method == "window/showMessage" and isinstance(params, dict):
             self._notices.append(str(params.get("message", "")))
+        elif method == "tool/output" and isinstance(params, dict):
+            lines = str(params.get("text", "")).strip().split("\n")
+            self.output = printable(lines[-1])[:LONGEST_LINE] or self.output
 
     def notices(self) -> list[str]:
         """What the sidecar has for the user to know since the last call."""

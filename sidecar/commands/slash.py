@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..conversations import AgentMode, Conversation, Message, MessageStatus
 from ..interfaces import SearchResult
 from ..wire.methods import Exported, Status
+from . import acting
 from .config import UsageError
 from .render import ago, bytes_of, counted, one_line, plain_snippet
 from .session import short_ids
@@ -220,6 +221,14 @@ COMMANDS: Mapping[str, Command] = {
     "/mode": Command(
         change_mode, "/mode [chat|build|feedback]", "show or change what the agent may do"
     ),
+    "/feedback": Command(
+        acting.feedback, "/feedback FILE … [@PERSONA …]", "have files reviewed; one report"
+    ),
+    "/build": Command(acting.build, "/build TASK", "plan it, ask you, do it, verify it"),
+    "/undo": Command(acting.undo, "/undo", "take back the last prompt and what it changed"),
+    "/personas": Command(acting.personas, "/personas", "who can review, or be talked to"),
+    "/persona": Command(acting.persona, "/persona [ID]", "talk to one of them"),
+    "/rules": Command(acting.rules, "/rules [remove N]", "what is allowed for good"),
     "/retry": Command(retry, "/retry", "ask again what was stopped or failed"),
     "/rename": Command(rename, "/rename TITLE", "call this conversation something else"),
     "/export": Command(

@@ -27,6 +27,9 @@ from ..conversations import (
     ToolResultPart,
 )
 from ..interfaces import ModelEvent, ModelRequest, ModelStop, TextDelta, ToolCall
+from ..work import ReviewTask
+from .offline_requests import USAGE, Request, read_request
+from .offline_review import review
 from .offline_talk import (
     ALL_SHOWN,
     HELP,
@@ -117,7 +120,8 @@ class OfflineProvider:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         question, results = asked(request)
-        text = None if results else await self._talk(question)
+        is_talk = not results and request.prompt.task is None and read_request(question) is None
+        text = await self._talk(question) if is_talk else None
         if text is None:
             calls = next_calls(question, request, results)
             for name, arguments in calls:
@@ -180,7 +184,13 @@ def asked(request: ModelRequest) -> tuple[str, list[Result]]:
 
 
 def next_calls(question: str, request: ModelRequest, results: Sequence[Result]) -> list[Call]:
-    if not results:
+    wanted_tool = read_request(question)
+    if wanted_tool is not None:
+        wanted = [] if results or wanted_tool.problem else [wanted_tool[:2]]
+    elif isinstance(request.prompt.task, ReviewTask):
+        files = [] if results else request.prompt.context_files
+        wanted = [("read", _lines_of(file)) for file in files if file.text is None]
+    elif not results:
         wanted = _first_calls(question, request)
     elif all(result.failed and result.tool != "search" for result in results):
         # There is no such file or folder: look for what it was thought to be.
@@ -273,6 +283,10 @@ def _shown(query: str, history: Sequence[Message]) -> set[str]:
 
 def answer(question: str, request: ModelRequest, results: Sequence[Result]) -> str:
     """Quotations, each with its place, under one line that says what they are."""
+    if (wanted := read_request(question)) is not None:
+        return _done(wanted, request, results)
+    if isinstance(request.prompt.task, ReviewTask):
+        return _reviewed(request, results)
     sections: list[str] = []
     if task := MAKING.match(question):
         sections.append(
@@ -287,6 +301,27 @@ def answer(question: str, request: ModelRequest, results: Sequence[Result]) -> s
     if not sections:
         return NO_FOLDER
     return "\n\n".join([NO_MODEL, *sections])
+
+
+def _done(wanted: Request, request: ModelRequest, results: Sequence[Result]) -> str:
+    """What came of a tool that was asked for by name."""
+    if wanted.problem:
+        return f"{wanted.problem}\n\n{USAGE}"
+    if not results:
+        return (
+            f"`{wanted.tool}` is not to be had here. Changing files and running commands needs the"
+            " mode `build` (in a terminal: `/mode build`) and a folder."
+        )
+    return "\n\n".join(_sections(results[-1], request))
+
+
+def _reviewed(request: ModelRequest, results: Sequence[Result]) -> str:
+    files = [(name_of(f), f.text) for f in request.prompt.context_files if f.text is not None]
+    for result in results:
+        if result.tool == "read" and not result.failed:
+            title, _, text = result.content.partition("\n")
+            files.append((title.rpartition(", lines ")[0], text))
+    return review(files)
 
 
 def _sections(result: Result, request: ModelRequest) -> Iterator[str]:
@@ -365,6 +400,10 @@ def _hits(text: str, words: set[str]) -> int:
     return sum(word in low for word in words)
 
 
+def name_of(file: ContextFile) -> str:
+    return PurePosixPath(unquote(urlparse(file.uri).path)).name or file.uri
+
+
 def _excerpt(file: ContextFile, words: set[str]) -> str:
     """The lines of an attached file that have most of the words; a short file whole."""
     lines = _text(file).split("\n")
@@ -373,7 +412,6 @@ def _excerpt(file: ContextFile, words: set[str]) -> str:
         best = max(range(len(lines)), key=lambda number: _hits(lines[number], words))
         start = max(0, best - 3)
     first = file.range.start.line if file.range else 0
-    name = PurePosixPath(unquote(urlparse(file.uri).path)).name or file.uri
     return _quote(
-        f"{name}:{first + start + 1}", lines[start : start + ATTACHMENT_LINES], READ_LINES
+        f"{name_of(file)}:{first + start + 1}", lines[start : start + ATTACHMENT_LINES], READ_LINES
     )

@@ -14,6 +14,8 @@ for its words in your workspace and quote the passages that fit best, with `path
 - Read a file or some of its lines: `read README.md`, `src/app.py:10-40`
 - See what is there: `list`, `list src`
 - Go on: `more` shows the next passages of your last question
+- Use a tool: `/read`, `/search`, and in the mode `build`: `/edit`, `/write`, `/run`; typed alone,
+  each says how
 - About this program: `status`, `commands`, `how do I connect a model?`
 
 With a model connected, the same conversations go on with real answers."""
@@ -36,7 +38,8 @@ A local server (Ollama, llama.cpp, vLLM) needs no key: `provider` = `openai` and
 its address, for example `http://127.0.0.1:11434/v1`. `agent-sidecar doctor` says what is missing.
 Keys stay in memory: never write one into this chat, which is stored."""
 COMMANDS = """\
-Here I know `help`, `status`, `list [folder]`, `read file[:from-to]`, `more`, and questions.
+Here I know `help`, `status`, `list [folder]`, `read file[:from-to]`, `more`, questions, and
+`/read`, `/search`, `/edit`, `/write`, `/run`.
 
 In a terminal:
 
@@ -45,6 +48,7 @@ In a terminal:
 | `agent-sidecar chat` | talk to an agent about the folder you are in |
 | `agent-sidecar run "prompt"` | one turn, for scripts |
 | `agent-sidecar conversations …` | list, show, search, export, import, delete |
+| `agent-sidecar audit verify`, `show` | what agents did and were kept from doing |
 | `agent-sidecar doctor` | what is configured and what is missing |
 | `agent-sidecar serve`, `acp` | what an editor spawns |
 | `agent-sidecar schema` | the interface as an OpenRPC document |"""
