@@ -164,7 +164,18 @@ def _is_there(group: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    # One that has ended and that nobody reaps, as in many containers, is nothing to wait for.
+    return sys.platform != "linux" or any(_members(group))
+
+
+def _members(group: int) -> Iterator[int]:
+    """The processes of a group that have not ended (Linux)."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[2]) == group and fields[0] not in "ZX":
+                    yield int(entry.name)
 
 
 def reap(children: Sequence[ChildRecord], is_orphaned: Callable[[str], bool]) -> int:

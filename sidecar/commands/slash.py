@@ -80,7 +80,7 @@ def switch(chat: Chat, reference: str) -> None:
     for number, conversation in enumerate(found[:MAX_LISTED], 1):
         chat.screen.line(_row(number, conversation, short, chat.conversation))
     if len(found) > MAX_LISTED:
-        chat.screen.line(f"  … and {len(found) - MAX_LISTED} older ones; /search finds them.")
+        chat.screen.line(f"  … and {len(found) - MAX_LISTED} older ones; /find finds them.")
     chat.screen.line("/switch NUMBER opens one.", "dim")
 
 
@@ -98,7 +98,7 @@ def _row(
 
 def search(chat: Chat, words: str) -> None:
     if not words:
-        raise UsageError("What to look for?", "/search WORDS")
+        raise UsageError("What to look for?", "/find WORDS")
     found: SearchResult = chat.session.call("conversation/search", query=words, limit=MAX_LISTED)
     if not found.hits:
         chat.screen.line("No message has all of these words.")
@@ -217,7 +217,7 @@ COMMANDS: Mapping[str, Command] = {
     "/help": Command(show_help, "/help", "this list"),
     "/new": Command(new, "/new", "begin a new conversation"),
     "/switch": Command(switch, "/switch [NUMBER|ID]", "list this folder's conversations, open one"),
-    "/search": Command(search, "/search WORDS", "find messages in all conversations"),
+    "/find": Command(search, "/find WORDS", "find messages in all conversations"),
     "/mode": Command(
         change_mode, "/mode [chat|build|feedback]", "show or change what the agent may do"
     ),

@@ -194,10 +194,10 @@ def calls_made(turn: Turn, steps: Sequence[Part]) -> int:
         tools = sum(1 for step in turn[made] if step.tool) if made < len(turn) else 0
         if isinstance(part, ToolResultPart):
             answered += 1
-            if answered >= tools:
+            if tools and answered >= tools:  # else of a tool that this script did not call
                 made, answered = made + 1, 0
         elif isinstance(part, SteeringPart) and not tools and not isinstance(before, SteeringPart):
-            made += 1
+            made, answered = made + 1, 0
         before = part
     return made
 
