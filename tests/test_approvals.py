@@ -12,6 +12,7 @@ from sidecar.conversations import (
     AgentMode,
     Approval,
     ApprovalState,
+    Rule,
     StopReason,
     ToolKind,
     ToolResultPart,
@@ -180,3 +181,32 @@ async def test_once_the_user_is_gone_nothing_is_asked_any_more() -> None:
             await until(lambda: sent.is_done)
         assert states(world) == [ApprovalState.EXPIRED] * 2
         assert tool.calls == []
+
+
+@proves("RULES", "PROTECTED", "P9")
+@pytest.mark.parametrize(
+    ("known", "is_protected", "asks"),
+    [(0, False, True), (1, False, True), (2, False, False), (2, True, True)],
+)
+async def test_a_rule_settles_only_what_it_names_in_full_and_never_what_is_protected(
+    known: int, is_protected: bool, asks: bool
+) -> None:
+    rules = tuple(Rule(tool="act", argv=(name,), root="/code") for name in "ab")
+
+    class Ruled(FakeTool):
+        async def subject(self, arguments: dict[str, Any]) -> Subject:
+            return Subject(title="Act", text="a && b", always=rules, is_protected=is_protected)
+
+    tool = Ruled("act", kind=ToolKind.RUN)
+    call = [ToolCall("1", "act", {}), ModelStop("toolCalls")]
+    async with living(call, "done", tools=(tool,)) as world:
+        await world.create("a")
+        await world.manager.set_mode("a", AgentMode.BUILD)
+        for rule in rules[:known]:
+            await world.store.inner.add_rule(rule)
+        world.manager.approvals.close()  # nobody answers
+        await world.send("go")
+        assert ("ApprovalRequested" in world.types()) == asks
+        assert (len(tool.calls) == 1) == (not asks)
+        asked = [e.approval for e in world.events if isinstance(e, ApprovalRequested)]
+        assert all(question.always == (() if is_protected else rules) for question in asked)
