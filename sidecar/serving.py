@@ -37,9 +37,10 @@ from .faces.watchdog import Watchdog, editor_is_gone, leave_within, receive_sign
 from .interfaces import ModelProvider
 from .journal import Journal
 from .manager import AgentManager, FileUndo
-from .settings import Config, patched, problems
+from .settings import Config, McpServer, patched, problems
 from .stores.sqlite import SqliteStore
 from .toolbox import Toolbox
+from .tools.mcp_source import McpSource
 from .wire import methods as wire
 from .wire.frames import Frame, FrameError
 from .wire.writer import FrameWriter
@@ -150,6 +151,7 @@ class Serving:
             self._show(" ".join(filter(None, (error.message, error.hint))), kind=1)
             await self._over.wait()
             return
+        self._mcp = McpSource(self._mcp_servers, store.mark)
         manager = self._manager = self._make_manager(store, config)
         connection = Connection(self._writer, self._journal, store, manager.flusher)
         self._connection = connection
@@ -183,6 +185,7 @@ class Serving:
                 tasks.start_soon(self._tell_changes, store, connection, told, name="changes")
                 tasks.start_soon(warm_up, self._make_workers(store), config, name="warm-up")
                 tasks.start_soon(self._reap, store, name="reaper")
+                tasks.start_soon(self._mcp.run, name="mcp")
                 tasks.start_soon(store.keep_up, name="upkeep")
                 tasks.start_soon(retention.sweep, manager, name="retention")
                 await self._over.wait()
@@ -219,12 +222,17 @@ class Serving:
             store,
             self._journal,
             make_provider=partial(make_provider, store, self._make_workers(store)),
-            make_tools=partial(make_tools, store, self._editor_files(), self._agents),
+            make_tools=partial(make_tools, store, self._editor_files(), self._agents, self._mcp),
             config=config,
             session_id=self._options.session_id or "user",
             roots=roots_of(self._params),
             make_undo=partial(make_undo, self._editor_files()),
         )
+
+    def _mcp_servers(self) -> Mapping[str, McpServer]:
+        """None in a workspace that is not trusted."""
+        manager = self._agents()
+        return manager.config.settings.mcp_servers if manager.roots else {}
 
     def _agents(self) -> AgentManager:
         assert self._manager is not None
@@ -502,6 +510,7 @@ def make_tools(
     store: SqliteStore,
     editor: EditorFiles,
     agents: Callable[[], AgentManager],
+    mcp: McpSource,
     conversation: Conversation,
 ) -> Toolbox:
     """What an agent may ask for; whether it may is decided by mode, kind and approval."""
@@ -517,4 +526,4 @@ def make_tools(
     roots = [Path(root) for root in conversation.roots]
     tools = [*workspace_tools(roots, editor.read), *editing_tools(roots, editor)]
     running, background = command_tools(roots, store)
-    return Toolbox([*tools, *running, asking], background=background)
+    return Toolbox([*tools, *running, asking], sources=[mcp], background=background)

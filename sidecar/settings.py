@@ -8,6 +8,7 @@ Secrets live in their own struct, in memory only, and show themselves to nobody 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
@@ -68,6 +69,24 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     """Of the whole store; the oldest archived conversations make room."""
 
 
+class McpServer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A server of tools: a `command` that is run, or a `url`. Values of `env` and `headers` may
+    hold `${env:NAME}`: keys stay in the environment, where they belong."""
+
+    command: Annotated[str, Meta(max_length=4096)] = ""
+    args: tuple[str, ...] = ()
+    cwd: Annotated[str, Meta(max_length=4096)] = ""
+    env: dict[str, str] = {}
+    url: Annotated[str, Meta(max_length=4096)] = ""
+    headers: dict[str, str] = {}
+    enabled: bool = True
+
+    @property
+    def launch(self) -> tuple[str, ...]:
+        """What it is, as far as an approval depends on it."""
+        return (self.command, *self.args, self.cwd, self.url)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Everything that can be set, with its default. Durations in milliseconds."""
 
@@ -100,6 +119,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     max_queue_length: Annotated[int, Meta(ge=1, le=100_000)] = 100
     retry: RetrySettings = RetrySettings()
     retention: RetentionSettings = RetentionSettings()
+    mcp_servers: dict[str, McpServer] = {}
+    """Servers whose tools agents may ask for, by a name of your own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -223,6 +244,19 @@ BASE_URLS = ("gemini_base_url", "bedrock_base_url", "anthropic_base_url", "opena
 
 def _has_password(url: str) -> bool:
     return "@" in url.partition("://")[2].partition("/")[0]
+
+
+_NAMES_A_KEY = re.compile(r"(?i)authorization|key|token|secret|password")
+
+
+def mcp_problem(server: McpServer) -> str | None:
+    """Why a server cannot be used as it is configured, and what to do."""
+    if bool(server.command) == bool(server.url):
+        return "it needs a command or a url, and not both"
+    for name, value in {**server.env, **server.headers}.items():
+        if _NAMES_A_KEY.search(name) and value and "${env:" not in value:
+            return f"'{name}' holds a secret: write ${{env:NAME}} there, and set NAME outside"
+    return None
 
 
 _KEY_NEEDED = {

@@ -45,7 +45,7 @@ class Write:
             file.write(f"{{arguments['n']}}\\n")
         return ToolOutput("written")
 
-serving.make_tools = lambda store, editor, agents, conversation: Toolbox([Write()])
+serving.make_tools = lambda store, editor, agents, mcp, conversation: Toolbox([Write()])
 """
 """The product with a tool that has to be asked for."""
 

@@ -112,11 +112,12 @@ def attacks(place: Place) -> list[dict[str, Any]]:
     ]
     connect = f"exec 3<>/dev/tcp/127.0.0.1/{place.port}"
     commands = [
-        "touch evil", f"echo x > {out}/evil", "rm -rf .", "echo ok; touch evil", "echo ok && touch evil",
-        "echo ok\ntouch evil", "echo ok $(touch evil)", "echo ok `touch evil`", "echo ok > evil", "echo  ok",
-        "echo ok & touch evil", "FOO=1 echo ok > evil", "echo 'ok' | tee evil", f"bash -c '{connect}'",
-        f"printenv > {out}/env", "echo ok \u202e; touch evil", "git config core.hooksPath .",
-    ]  # fmt: skip
+        *("touch evil", f"echo x > {out}/evil", "rm -rf .", "echo ok; touch evil"),
+        *("echo ok && touch evil", "echo ok\ntouch evil", "echo ok $(touch evil)", "echo  ok"),
+        *("echo ok `touch evil`", "echo ok > evil", "echo ok & touch evil", "FOO=1 echo ok > evil"),
+        *("echo 'ok' | tee evil", f"bash -c '{connect}'", f"printenv > {out}/env"),
+        *("echo ok \u202e; touch evil", "git config core.hooksPath ."),
+    ]
     runs = [tool("run", command=command) for command in commands]
     more = [
         tool("run", command="touch evil", folder=".."),
