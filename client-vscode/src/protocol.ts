@@ -600,6 +600,24 @@ export interface ListConversations {
   limit?: number;
 }
 
+/**
+ * A server of tools: a `command` that is run, or a `url`. Values of `env` and `headers` may hold
+ * `${env:NAME}`: keys stay in the environment, where they belong.
+ */
+export interface McpServer {
+  /** @default "" */
+  command?: string;
+  args?: string[];
+  /** @default "" */
+  cwd?: string;
+  env?: Record<string, string>;
+  /** @default "" */
+  url?: string;
+  headers?: Record<string, string>;
+  /** @default true */
+  enabled?: boolean;
+}
+
 /** One entry of a transcript. `ordinal` grows within its conversation and never repeats. */
 export interface Message {
   messageId: string;
@@ -1214,6 +1232,8 @@ export interface Settings {
   retry?: RetrySettings;
   /** @default {"maxAgeDays": 0, "maxBytes": 0} */
   retention?: RetentionSettings;
+  /** Servers whose tools agents may ask for, by a name of your own. */
+  mcpServers?: Record<string, McpServer>;
   /** @default "info" */
   logLevel?: "debug" | "error" | "info" | "warning";
 }
@@ -1247,6 +1267,8 @@ export interface SettingsPatch {
   maxQueueLength?: number;
   retry?: RetryPatch;
   retention?: RetentionPatch;
+  /** Servers whose tools agents may ask for, by a name of your own. */
+  mcpServers?: Record<string, McpServer>;
   logLevel?: "debug" | "error" | "info" | "warning";
 }
 

@@ -152,7 +152,7 @@ class _Server:
         self._is_broken = False
         async with AsyncExitStack() as stack:
             # Our stderr is our log; what a server writes to its own is for who runs it by hand.
-            quiet = stack.enter_context(Path(os.devnull).open("w"))  # noqa: ASYNC230  # no disk
+            quiet = stack.enter_context(Path(os.devnull).open("w"))  # noqa: ASYNC230, SIM115  # no disk, and the stack closes it
             read, write = await stack.enter_async_context(self._transport(quiet))
             session: ClientSession = mcp.ClientSession(
                 read, write, message_handler=self._on_message

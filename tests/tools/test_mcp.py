@@ -62,7 +62,7 @@ async def by_name(servers: McpServers) -> dict[str, Tool]:
 
 async def there(path: Path) -> None:
     """Wait for a file of another process; files have no event."""
-    while not path.exists():
+    while not path.exists():  # noqa: ASYNC110
         await anyio.sleep(0.02)
 
 
