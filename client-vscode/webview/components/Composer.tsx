@@ -113,6 +113,8 @@ export function Composer() {
         >
           {chat.state?.model ?? ""}
         </button>
+        <PersonaMenu />
+        {chat.mode === "build" && <PlanFirst />}
         <Total />
         {chat.isRunning && <IconButton icon="debug-stop" label="Stop" class="stop" onClick={stop} />}
         <IconButton icon="send" label="Send" class="send" onClick={send} />
@@ -174,6 +176,47 @@ function Chips({ files, remove, add }: ChipsProps) {
         })}
       </ul>
     </div>
+  );
+}
+
+/** In build mode: a plan is made and asked about before anything else happens. */
+function PlanFirst() {
+  const chat = useChat();
+  const isTalk = chat.personaId !== undefined;
+  return (
+    <label class="toggle" title="Make a plan, ask whether to carry it out, then do it step by step and verify it">
+      <input
+        type="checkbox"
+        checked={chat.planFirst && !isTalk}
+        disabled={isTalk}
+        onChange={(event) => {
+          chat.planFirst = event.currentTarget.checked;
+        }}
+      />
+      Plan first
+    </label>
+  );
+}
+
+/** Who is talked to. A persona has the rights of the mode, like everybody. */
+function PersonaMenu() {
+  const chat = useChat();
+  const { personaId, personas } = chat;
+  const known = personas.find((one) => one.personaId === personaId);
+  const items = [
+    { label: "The agent itself", isChosen: personaId === undefined, run: () => chat.talkTo(undefined) },
+    ...personas.map(({ personaId: id, name, role }) => ({
+      label: role ? `${name}: ${role}` : name,
+      isChosen: id === personaId,
+      run: () => chat.talkTo(id),
+    })),
+    { label: "Manage personas …", run: () => chat.act(chat.request("personas/manage", {})) },
+  ];
+  return (
+    <>
+      <Menu label="Persona" icon="person" items={items} onOpen={() => chat.act(chat.loadPersonas())} />
+      {personaId !== undefined && <span class="persona">{known?.name ?? personaId}</span>}
+    </>
   );
 }
 
