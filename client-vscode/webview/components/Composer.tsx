@@ -1,3 +1,4 @@
+import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import type { AgentMode, ContextFile } from "../../src/protocol";
@@ -75,7 +76,10 @@ export function Composer() {
       onDragLeave={() => dropping(false)}
       onDrop={drop}
     >
-      <Chips files={files} remove={(file) => setFiles(files.filter((other) => other !== file))} add={add} />
+      <Chips files={files} remove={(file) => setFiles(files.filter((other) => other !== file))} add={add}>
+        <PersonaMenu />
+        {chat.mode === "build" && <PlanFirst />}
+      </Chips>
       {mention.list}
       <textarea
         ref={area}
@@ -113,8 +117,6 @@ export function Composer() {
         >
           {chat.state?.model ?? ""}
         </button>
-        <PersonaMenu />
-        {chat.mode === "build" && <PlanFirst />}
         <Total />
         {chat.isRunning && <IconButton icon="debug-stop" label="Stop" class="stop" onClick={stop} />}
         <IconButton icon="send" label="Send" class="send" onClick={send} />
@@ -149,9 +151,10 @@ interface ChipsProps {
   files: ContextFile[];
   remove: (file: ContextFile) => void;
   add: (files: ContextFile[]) => void;
+  children: ComponentChildren;
 }
 
-function Chips({ files, remove, add }: ChipsProps) {
+function Chips({ files, remove, add, children }: ChipsProps) {
   const chat = useChat();
   const attach = (what: "file" | "selection") => () =>
     chat.act(chat.request("editor/context", { what }).then(({ file }) => file && add([file])));
@@ -164,6 +167,7 @@ function Chips({ files, remove, add }: ChipsProps) {
   return (
     <div class="chips">
       <Menu label="Add context" icon="attach" items={items} />
+      {children}
       <ul aria-label="Context">
         {files.map((file) => {
           const name = nameOf(file.uri) + (file.range ? `:${file.range.start.line + 1}` : "");
