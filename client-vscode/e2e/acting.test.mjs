@@ -10,7 +10,9 @@ import { eventually } from "./waiting.mjs";
 /** @typedef {import("./model.mjs").WireMessage} WireMessage */
 
 const ORIGINAL = "one\ntwo\n";
-const test = suite({ files: { "a.txt": ORIGINAL, "review.py": "def add(a, b):\n    return a - b\n" } });
+/** Line ends of both kinds, no last one, and letters of several bytes. */
+const ODD = "é\r\ntwo\n\u{1F600}";
+const test = suite({ files: { "a.txt": ORIGINAL, "odd.txt": ODD, "review.py": "def add(a, b):\n    return a - b\n" } });
 const SCRIPTED = { "agentSidecar.provider": "scripted" };
 
 test("what is always allowed is not asked again, until that is taken back", async ({ workbench, server }) => {
@@ -78,15 +80,14 @@ test("the output of a command is seen while it runs", async ({ workbench, server
 
 test("going back puts back, byte by byte, what the agent changed and the user did not", async ({ workbench, server }) => {
   server.change(SCRIPTED);
-  server.write("a.txt", ORIGINAL);
   const chat = await workbench.openChat();
   await chat.newConversation();
   await chat.buildWithoutPlan();
   const edit = async (/** @type {string} */ from, /** @type {string} */ to) => {
-    await chat.send(`tool edit ${JSON.stringify({ path: "a.txt", oldText: from, newText: to })}`);
+    await chat.send(`tool edit ${JSON.stringify({ path: "odd.txt", oldText: from, newText: to })}`);
     await chat.approval.getByRole("button", { name: "Allow once" }).click();
     await chat.answers("complete").filter({ hasText: "1 lines added, 1 removed" }).last().waitFor();
-    await eventually(() => server.read("a.txt").includes(to), "the file has the change");
+    await eventually(() => server.read("odd.txt").includes(to), "the file has the change");
   };
   await chat.ask("echo before", "before");
   await edit("two", "three");
@@ -94,6 +95,7 @@ test("going back puts back, byte by byte, what the agent changed and the user di
   await edit("three", "four");
   await chat.answers("complete").nth(2).waitFor();
 
+  const AGENTS = ODD.replace("two", "four");
   const goBack = async () => {
     const prompt = chat.messages.and(chat.frame.locator('[data-role="user"]')).filter({ hasText: '"oldText":"two"' });
     await prompt.hover();
@@ -105,23 +107,23 @@ test("going back puts back, byte by byte, what the agent changed and the user di
   await chat.rewind.getByText("-four").waitFor();
   await chat.rewind.getByText("+two").waitFor();
   await chat.rewind.getByRole("button", { name: "Cancel" }).click();
-  assert.equal(server.read("a.txt"), "one\nfour\n", "looking changes nothing");
+  assert.equal(server.read("odd.txt"), AGENTS, "looking changes nothing");
 
-  server.write("a.txt", "one\nfour\nmine\n");
+  server.write("odd.txt", `${AGENTS}\nmine\n`);
   await goBack();
   await chat.rewind.getByText("was changed since by somebody else").waitFor();
   assert.equal(await chat.rewind.getByRole("button", { name: "Rewind conversation and files" }).count(), 0);
   await chat.rewind.getByRole("button", { name: "Cancel" }).click();
 
-  server.write("a.txt", "one\nfour\n");
+  server.write("odd.txt", AGENTS);
   await goBack();
-  server.write("a.txt", "one\nfour\nmine\n"); // after it was looked at
+  server.write("odd.txt", `${AGENTS}\nmine\n`); // after it was looked at
   await chat.rewind.getByRole("button", { name: "Rewind conversation and files" }).click();
-  await chat.rewind.getByRole("alert").getByText("Changed since by somebody else: a.txt. Nothing was undone.").waitFor();
-  assert.equal(server.read("a.txt"), "one\nfour\nmine\n");
+  await chat.rewind.getByRole("alert").getByText("Changed since by somebody else: odd.txt. Nothing was undone.").waitFor();
+  assert.equal(server.read("odd.txt"), `${AGENTS}\nmine\n`);
   await chat.rewind.getByRole("button", { name: "Rewind anyway" }).click();
   await chat.rewind.waitFor({ state: "detached" });
-  assert.equal(server.read("a.txt"), ORIGINAL);
+  assert.equal(server.read("odd.txt"), ODD);
   await eventually(async () => (await chat.read()).length === 2, "the later messages are gone");
   assert.match(await chat.composer.inputValue(), /"oldText":"two"/);
 });
@@ -201,7 +203,10 @@ test("a persona is added, talked to and deleted", async ({ workbench, model, ser
   await chat.newConversation();
   await workbench.command("Sidecar: Manage Personas");
   await workbench.pick("Add a persona").click();
-  for (const text of ["Ada", "Counts", "You are Ada, who counts."]) await workbench.enter(text);
+  for (const [index, text] of ["Ada", "Counts", "You are Ada, who counts."].entries()) {
+    await workbench.page.locator(".quick-input-title").getByText(`(${index + 1} of 3)`).waitFor();
+    await workbench.enter(text);
+  }
   await workbench.page.locator(".notification-toast").filter({ hasText: "Ada can be talked to" }).waitFor();
   await chat.frame.getByRole("button", { name: "Persona" }).click();
   await chat.frame.getByRole("menuitemradio", { name: "Ada: Counts" }).click();
