@@ -146,7 +146,9 @@ test("two personas review a file, and one report comes of it", async ({ workbenc
   const { page } = workbench;
   await page.locator(".activitybar").getByRole("tab", { name: /^Explorer/ }).click();
   await page.getByRole("treeitem", { name: "review.py" }).click({ button: "right" });
-  await page.locator(".context-view .action-label").getByText("Get Feedback").click();
+  // A click that comes right after the menu is taken for the one that opened it.
+  await page.locator(".context-view .action-label").getByText("Get Feedback").hover();
+  await page.keyboard.press("Enter");
   await workbench.pick("Security").click(); // those that come along are chosen; not this one
   await page.locator(".quick-input-widget").getByRole("button", { name: "OK" }).click();
 
