@@ -14,7 +14,7 @@ const test = suite({ settings: { "agentSidecar.provider": "scripted" }, files: {
 test("a change is made when it is allowed, and only then", async ({ workbench, server }) => {
   const chat = await workbench.openChat();
   await chat.newConversation();
-  await chat.mode.selectOption("build");
+  await chat.buildWithoutPlan();
 
   await chat.send(EDIT);
   const card = chat.frame.getByRole("group", { name: "Approval" });
@@ -36,7 +36,7 @@ test("a question waits while nobody looks, and is answered from the other window
   server.write("a.txt", ORIGINAL);
   const chat = await workbench.openChat();
   await chat.newConversation();
-  await chat.mode.selectOption("build");
+  await chat.buildWithoutPlan();
   await chat.send(EDIT);
   await chat.frame.getByRole("group", { name: "Approval" }).waitFor();
   await workbench.hideChat();

@@ -16,7 +16,10 @@ export class Chat {
     this.transcript = this.frame.getByRole("log", { name: "Transcript" });
     this.messages = this.transcript.locator("article[data-message-id]");
     this.mode = this.frame.getByRole("combobox", { name: "Mode" });
+    this.planFirst = this.frame.getByRole("checkbox", { name: "Plan first" });
     this.model = this.frame.getByRole("button", { name: "Model" });
+    this.approval = this.frame.getByRole("group", { name: "Approval" });
+    this.rewind = this.frame.getByRole("dialog", { name: "Rewind" });
     this.queue = this.frame.getByRole("list", { name: "Queue" });
     this.conversations = this.frame.getByRole("listbox", { name: "Conversations" });
     this.search = this.frame.getByRole("searchbox", { name: "Search conversations" });
@@ -89,6 +92,12 @@ export class Chat {
   async newConversation() {
     await this.frame.getByRole("button", { name: "New conversation" }).first().click();
     await this.messages.first().waitFor({ state: "detached" });
+  }
+
+  /** Build mode, in which what is asked is done at once. */
+  async buildWithoutPlan() {
+    await this.mode.selectOption("build");
+    await this.planFirst.uncheck();
   }
 
   async openConversations() {

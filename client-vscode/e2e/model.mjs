@@ -2,6 +2,7 @@
  * A model server that speaks OpenAI's wire and says what a test has written down. A test holds an
  * answer at a gate for as long as it likes, and knows when the answer has come to the gate.
  */
+import { randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 
 import { inTime } from "./waiting.mjs";
@@ -32,8 +33,8 @@ export class Gate {
 
 /**
  * A piece of text is one delta.
- * @typedef {string | Gate} Step
- * @typedef {{ role: string, content: string | { type: string, text?: string }[] }} WireMessage
+ * @typedef {string | Gate | { tool: string, arguments: object }} Step
+ * @typedef {{ role: string, content: string | { type: string, text?: string }[] | null }} WireMessage
  * @typedef {{ model: string, messages: WireMessage[], key: string }} Asked
  */
 
@@ -48,6 +49,8 @@ export class Model {
   url = "";
   /** @type {Map<string, Step[]>} */
   #scripts = new Map();
+  /** @type {{ fits: (messages: WireMessage[]) => boolean, steps: Step[] }[]} */
+  #rules = [];
   #server = createServer((request, response) => {
     this.#serve(request, response).catch((error) => response.destroy(error));
   });
@@ -81,6 +84,15 @@ export class Model {
     return steps.filter((step) => typeof step === "string").join("");
   }
 
+  /**
+   * Answer whatever fits with these steps; the rule that was made last counts.
+   * @param {(messages: WireMessage[]) => boolean} fits
+   * @param {Step[]} steps
+   */
+  answersWhere(fits, steps) {
+    this.#rules.unshift({ fits, steps });
+  }
+
   /** How often a prompt came. */
   timesAsked(/** @type {string} */ prompt) {
     return this.requests.filter(({ messages }) => lastPrompt(messages) === prompt).length;
@@ -88,7 +100,8 @@ export class Model {
 
   /** Nothing is held any longer. */
   openAll() {
-    for (const step of [...this.#scripts.values()].flat()) if (step instanceof Gate) step.open();
+    const steps = [...this.#scripts.values(), ...this.#rules.map((rule) => rule.steps)].flat();
+    for (const step of steps) if (step instanceof Gate) step.open();
   }
 
   async stop() {
@@ -110,16 +123,25 @@ export class Model {
     const key = (request.headers.authorization ?? "").replace(/^Bearer /, "");
     this.requests.push({ model, messages, key });
     const prompt = lastPrompt(messages);
-    const steps = this.#scripts.get(prompt) ?? [`You said: ${prompt}`];
+    const rule = this.#rules.find(({ fits }) => fits(messages));
+    const steps = rule?.steps ?? this.#scripts.get(prompt) ?? [`You said: ${prompt}`];
     response.writeHead(200, { "content-type": "text/event-stream" });
     for (const step of steps) {
       if (step instanceof Gate) await step.wait();
-      else response.write(event({ choices: [{ index: 0, delta: { content: step }, finish_reason: null }] }));
+      else response.write(event({ choices: [{ index: 0, delta: deltaOf(step), finish_reason: null }] }));
     }
-    response.write(event({ choices: [{ index: 0, delta: {}, finish_reason: "stop" }] }));
+    const usesTool = steps.some((step) => typeof step === "object" && "tool" in step);
+    response.write(event({ choices: [{ index: 0, delta: {}, finish_reason: usesTool ? "tool_calls" : "stop" }] }));
     response.write(event({ choices: [], usage: usage(body.length, steps.join("").length) }));
     response.end("data: [DONE]\n\n");
   }
+}
+
+/** @param {Exclude<Step, Gate>} step */
+function deltaOf(step) {
+  if (typeof step === "string") return { content: step };
+  const call = { name: step.tool, arguments: JSON.stringify(step.arguments) };
+  return { tool_calls: [{ index: 0, id: `call_${randomUUID()}`, type: "function", function: call }] };
 }
 
 /** @param {WireMessage[]} messages */

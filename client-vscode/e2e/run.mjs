@@ -12,8 +12,8 @@ import { setUp } from "./setup.mjs";
 import { isNewest, missing, root } from "./tools.mjs";
 
 /** What touches the editor's own API; the rest does not depend on its version. */
-const FOR_OLDEST = ["vsix", "chat", "survival", "editor", "approval", "inhost"];
-const FOR_NEWEST = [...FOR_OLDEST, "windows", "trust", "secrets", "large", "participant", "pictures"];
+const FOR_OLDEST = ["vsix", "chat", "survival", "editor", "approval", "acting", "inhost"];
+const FOR_NEWEST = [...FOR_OLDEST, "windows", "trust", "secrets", "large", "participant", "git", "pictures"];
 
 const reason = missing();
 if (reason) {

@@ -22,7 +22,6 @@ const QUIET = {
   "update.mode": "none",
   "files.autoSave": "off",
   "chat.disableAIFeatures": true,
-  "git.enabled": false,
   "window.commandCenter": false,
 };
 
@@ -38,6 +37,7 @@ const BUILT_IN = ["configuration-editing", "json", "markdown-basics", "python", 
  * @property {string} [tests] a module that runs in the extension host, with the extension's folder
  *   in place of its package
  * @property {Record<string, string>} [env]
+ * @property {boolean} [git] the editor's own git extension, and a repository with one commit
  */
 
 export class Server {
@@ -67,6 +67,7 @@ export class Server {
     this.options = options;
     this.settings = {
       ...QUIET,
+      "git.enabled": options.git ?? false,
       "agentSidecar.interpreter": pythonWithModels(),
       "agentSidecar.provider": "offline",
       ...options.settings,
@@ -76,7 +77,19 @@ export class Server {
     if (options.folderSettings) {
       this.write(".vscode/settings.json", JSON.stringify(options.folderSettings));
     }
+    if (options.git) this.commitAll();
     this.saveSettings();
+  }
+
+  commitAll() {
+    this.git("init", "--quiet");
+    this.git("add", ".");
+    this.git("-c", "user.name=e2e", "-c", "user.email=e2e@example.test", "commit", "--quiet", "-m", "All of it");
+  }
+
+  /** @param {string[]} args */
+  git(...args) {
+    execFileSync("git", args, { cwd: this.workspace, env: this.env() });
   }
 
   /** @param {string} name */
@@ -170,7 +183,7 @@ export class Server {
 
   builtIn() {
     const folder = path.join(this.base, "builtin");
-    for (const name of BUILT_IN) {
+    for (const name of [...BUILT_IN, ...(this.options.git ? ["git", "git-base"] : [])]) {
       const link = path.join(this.folder("builtin"), name);
       try {
         symlinkSync(path.join(installed.vscode, "extensions", name), link);

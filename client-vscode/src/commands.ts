@@ -3,6 +3,9 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import * as vscode from "vscode";
 
+import { getFeedback } from "./acting/feedback";
+import { managePersonas } from "./acting/personas";
+import { manageRules } from "./acting/rules";
 import type { Hub } from "./chat/hub";
 import { asError } from "./chat/link";
 import { VIEW, type ChatViews } from "./chat/views";
@@ -53,6 +56,10 @@ export function registerCommands(host: CommandHost): vscode.Disposable[] {
         send: true,
       }),
     sendToConversation: () => compose(host, { files: selection(host) }),
+    feedback: (uri?: vscode.Uri, uris?: vscode.Uri[]) =>
+      getFeedback({ hub: host.hub, editor: host.editor, show: (id) => show(host, id) }, uri, uris),
+    managePersonas: () => managePersonas(host.hub),
+    manageRules: () => manageRules(host.hub),
     stop: () => stop(host),
     setMode: () => setMode(host),
     setKey: (secret?: SecretName) => setKey(host, secret),
@@ -77,6 +84,10 @@ async function compose(host: CommandHost, letter: Partial<Letter>): Promise<void
   const defaults = { text: "", files: [], send: false, newConversation: false, mode: null };
   const isThere = host.hub.deliver({ type: "compose", ...defaults, ...letter });
   if (!isThere) await openChat();
+}
+
+async function show(host: CommandHost, conversationId: string): Promise<void> {
+  if (!host.hub.deliver({ type: "show", conversationId })) await openChat();
 }
 
 function selection(host: CommandHost): ContextFile[] {

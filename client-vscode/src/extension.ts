@@ -16,7 +16,7 @@ import { editorState, LastEditor } from "./editor/context";
 import { Changes } from "./editor/diff";
 import { applyEdit, readFile } from "./editor/requests";
 import { Log } from "./log";
-import type { InitializationOptions, SecretsPatch } from "./protocol";
+import type { Approval, InitializationOptions, SecretsPatch } from "./protocol";
 import { candidates } from "./sidecar/candidates";
 import { plan } from "./sidecar/launch";
 import { Sidecar } from "./sidecar/sidecar";
@@ -58,7 +58,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     editor: () => editorState(editor.current),
     warn: (message) => log.write({ level: "warning", message }),
     alarm: (message) => void vscode.window.showErrorMessage(message),
-    asked: ({ title, conversationId }) => void showQuestion(title, conversationId),
+    asked: (question) => void showQuestion(question),
     changed: () => status.show(standing()),
     actions: editorActions({
       editor,
@@ -76,8 +76,10 @@ export function activate(context: vscode.ExtensionContext): Api {
     return { connection, model: hub.model, agent: hub.agent(hub.shown), questions: hub.questions };
   }
 
-  async function showQuestion(title: string, conversationId: string): Promise<void> {
-    const picked = await vscode.window.showInformationMessage(`An agent asks: ${title}?`, "Show");
+  /** Only where it can be read whole it can be answered. */
+  async function showQuestion({ title, conversationId, isProtected }: Approval): Promise<void> {
+    const said = isProtected ? `An agent asks about a protected file: ${title}?` : `An agent asks: ${title}?`;
+    const picked = await vscode.window.showInformationMessage(said, "Show");
     if (!picked) return;
     if (!hub.deliver({ type: "show", conversationId })) await vscode.commands.executeCommand(`${VIEW}.focus`);
   }

@@ -8,6 +8,10 @@ export interface Kept {
   outbox: Unsent[];
   /** What is written and not sent, by conversation; that of a new one under an empty name. */
   drafts: Record<string, string>;
+  /** Who is talked to, by conversation; in a new one under an empty name. */
+  personas: Record<string, string>;
+  /** In build mode a plan is made and asked about first. */
+  planFirst: boolean;
 }
 
 export interface Unsent {
@@ -17,6 +21,9 @@ export interface Unsent {
   isNew: boolean;
   text: string;
   files: { uri: string; text?: string | null }[];
+  personaId?: string | undefined;
+  /** It is built by a plan that the user accepts. */
+  isBuild?: boolean | undefined;
 }
 
 interface VsCodeApi {
@@ -59,7 +66,8 @@ export class Bridge {
   }
 
   get kept(): Kept {
-    return { conversationId: null, outbox: [], drafts: {}, ...this.api.getState() };
+    const nothing = { conversationId: null, outbox: [], drafts: {}, personas: {}, planFirst: true };
+    return { ...nothing, ...this.api.getState() };
   }
 
   keep(changes: Partial<Kept>): void {

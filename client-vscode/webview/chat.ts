@@ -1,8 +1,10 @@
 /** What the document knows, and what it asks for. Components show it and call it. */
-import type { AgentMode, ContextFile, Event, QueueEntry, TurnError } from "../src/protocol";
+import type { AgentMode, ContextFile, Event, Persona, QueueEntry, TurnError } from "../src/protocol";
 import type { State, ToView } from "../src/shared/messages";
 import { Bridge, Refused, type Unsent } from "./bridge";
 import { newId } from "./ids";
+import { Outputs } from "./outputs";
+import { Rewinding } from "./rewinding";
 import { Transcript } from "./transcript";
 
 export const PAGE = 50;
@@ -27,6 +29,11 @@ export class Chat {
   /** Prompts that are on their way; kept over a reload, so that none is lost or sent twice. */
   outbox: Unsent[];
   failure: Failure | null = null;
+  /** What running tools put out. */
+  readonly outputs = new Outputs();
+  /** Going back to a message, while it is decided how. */
+  rewinding: Rewinding | null = null;
+  personas: Persona[] = [];
   isLoading = false;
   /** Grows when the list of conversations has changed. */
   listChange = 0;
@@ -84,6 +91,8 @@ export class Chat {
     this.queue = [];
     this.title = null;
     this.failure = null;
+    this.rewinding = null;
+    this.outputs.clear();
     if (!conversationId) this.mode = "chat";
     this.bridge.keep({ conversationId });
     this.act(this.request("chat/show", { conversationId }));
@@ -96,6 +105,53 @@ export class Chat {
     this.changed();
     const { conversationId } = this;
     if (conversationId) this.act(this.request("conversation/setMode", { conversationId, mode }));
+  }
+
+  // ---- how a prompt is meant ----
+
+  get planFirst(): boolean {
+    return this.bridge.kept.planFirst;
+  }
+
+  set planFirst(planFirst: boolean) {
+    this.bridge.keep({ planFirst });
+    this.changed();
+  }
+
+  get personaId(): string | undefined {
+    return this.bridge.kept.personas[this.conversationId ?? ""];
+  }
+
+  /** Talk to this one from now on; to none: undefined. */
+  talkTo(personaId: string | undefined): void {
+    this.keepPersona(this.conversationId ?? "", personaId);
+    this.changed();
+  }
+
+  async loadPersonas(): Promise<void> {
+    this.personas = (await this.request("persona/list", {})).personas;
+    this.changed();
+  }
+
+  private keepPersona(conversationId: string, personaId: string | undefined): void {
+    const { [conversationId]: _, ...others } = this.bridge.kept.personas;
+    this.bridge.keep({ personas: personaId ? { ...others, [conversationId]: personaId } : others });
+  }
+
+  // ---- going back ----
+
+  /** Ask what going back would do; nothing is done before the user has seen it. */
+  rewindTo(messageId: string): void {
+    const { conversationId } = this;
+    if (!conversationId) return;
+    this.rewinding = new Rewinding(this, conversationId, messageId, () => this.changed());
+    this.act(this.rewinding.look());
+    this.changed();
+  }
+
+  leaveRewinding(): void {
+    this.rewinding = null;
+    this.changed();
   }
 
   get isRunning(): boolean {
@@ -118,7 +174,9 @@ export class Chat {
     const conversationId = this.conversationId ?? begun ?? newId();
     const isNew = this.conversationId === null;
     this.failure = null;
-    const prompt: Unsent = { key: newId(), conversationId, isNew, text, files };
+    const { personaId } = this;
+    const isBuild = this.mode === "build" && this.planFirst && !personaId;
+    const prompt: Unsent = { key: newId(), conversationId, isNew, text, files, personaId, isBuild };
     this.setOutbox([...this.outbox, prompt]);
     if (this.isReady) this.act(this.deliver(prompt));
   }
@@ -128,22 +186,29 @@ export class Chat {
   }
 
   private async deliver(prompt: Unsent): Promise<void> {
-    const { key, conversationId, isNew, text, files } = prompt;
+    const { key: requestKey, conversationId, isNew, text, files: contextFiles, personaId } = prompt;
     const { instance } = this;
     try {
       if (isNew) {
         const { mode } = this;
         await this.request("conversation/create", { conversationId, mode, requestKey: `new-${conversationId}` });
+        if (personaId) this.keepPersona(conversationId, personaId);
+        this.keepPersona("", undefined);
         this.open(conversationId);
       }
-      await this.request("message/enqueue", { conversationId, input: text, contextFiles: files, requestKey: key });
-      this.discard(key);
+      const common = { conversationId, contextFiles, requestKey };
+      if (prompt.isBuild) await this.request("build/start", { ...common, task: text });
+      else {
+        const persona = personaId ? { personaId, isPersonaChat: true } : {};
+        await this.request("message/enqueue", { ...common, ...persona, input: text });
+      }
+      this.discard(requestKey);
       await this.loadQueue();
     } catch (error) {
       // What the process took with it goes to the next one; what was refused goes back.
       if (!this.isReady || this.instance !== instance) return;
-      this.discard(key);
-      this.letter = { type: "compose", text, files, send: false, newConversation: false, mode: null };
+      this.discard(requestKey);
+      this.letter = { type: "compose", text, files: contextFiles, send: false, newConversation: false, mode: null };
       throw error;
     }
   }
@@ -258,6 +323,9 @@ export class Chat {
       case "resync":
         if (message.conversationId === this.conversationId) this.subscribe();
         break;
+      case "output":
+        this.outputs.add(message.toolCallId, message.text);
+        break;
       case "changed":
         this.listChange = message.changeNo;
         break;
@@ -286,7 +354,10 @@ export class Chat {
     if (shown && !this.conversationId) this.open(shown);
     else if (isAnother) this.subscribe();
     if (this.agent) this.mode = this.agent.mode;
-    if (isAnother) for (const prompt of this.outbox) this.act(this.deliver(prompt));
+    if (isAnother) {
+      for (const prompt of this.outbox) this.act(this.deliver(prompt));
+      this.act(this.loadPersonas());
+    }
   }
 
   private event(event: Event): void {
@@ -302,7 +373,11 @@ export class Chat {
       case "queueChanged":
         this.act(this.loadQueue());
         break;
+      case "toolFinished":
+        this.outputs.end(event.toolCallId);
+        break;
       case "turnEnded":
+        this.outputs.clear();
         if (event.error && !event.replyId) this.failure = failureOf(event.error, event.messageId);
         this.act(this.loadQueue());
         break;

@@ -29,6 +29,7 @@ describe.skipIf(isMissing)("in Chromium", () => {
           { kind: "toolCall", toolCallId: "c", name: text, arguments: { text } },
           { kind: "toolResult", toolCallId: "c", content: text },
           { kind: "error", type: text, message: text, hint: text },
+          { kind: "feedback", reviews: [{ personaId: "p", name: text, findings: [{ severity: "note", message: text, path: text, line: 1 }] }] },
         ];
         window.fake.say({ type: "messageStarted", messageId, turnId: "t", ordinal: index });
         const completed = { messageId, ordinal: index, role: "assistant", status: "complete", parts, createdAt: 0 };
@@ -61,7 +62,9 @@ describe.skipIf(isMissing)("in Chromium", () => {
     await page.evaluate((text) => {
       window.fake.say({ type: "titleChanged", title: text });
       const approval = { approvalId: "a", conversationId: "c", turnId: "t", toolCallId: "x", tool: "run", title: text, text, contentHash: "h", state: "pending", requestedAt: 0, expiresAt: 0 } as const;
-      window.fake.state({ approvals: [approval], editor: { path: text, selection: true }, model: text, degraded: text });
+      const progress = { c: { turnId: "t", done: 0, total: 1, label: text } };
+      window.fake.post({ type: "output", conversationId: "c", toolCallId: text, text });
+      window.fake.state({ approvals: [approval], progress, editor: { path: text, selection: true }, model: text, degraded: text });
     }, hostile);
     await expect.poll(() => page.getByRole("group", { name: "Approval" }).locator("pre").textContent()).toContain(hostile);
     await page.getByRole("button", { name: "Allow once" }).click();

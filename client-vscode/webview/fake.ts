@@ -3,7 +3,7 @@
  * does, and streams when it is told to. Serialised into the page, so it uses nothing from here.
  */
 import type { Event, Message } from "../src/protocol";
-import type { State, ToHost, ToView } from "../src/shared/messages";
+import type { ResponseError, State, ToHost, ToView } from "../src/shared/messages";
 
 export interface FakeHost {
   /** What the document asked for, in order. */
@@ -12,6 +12,8 @@ export interface FakeHost {
   state(changes: Partial<State>): void;
   /** Say the next event of the shown conversation; numbers are filled in. */
   say(event: object): void;
+  /** What it answers, by method; what is thrown is an error of the sidecar's. */
+  answers: Record<string, (params: Record<string, unknown>) => unknown>;
   stored: Message[];
   /** Milliseconds from `ready` to the answer of the first subscription. */
   readyAt: number;
@@ -42,7 +44,7 @@ export function installFake(options: { messages: number; conversationId: string 
     return { messages: stored.slice(start, end), revision: 0, pageCursor: start > 0 ? String(start) : null };
   };
   const head = { conversationId: options.conversationId ?? "new", title: "A conversation", mode: "chat" };
-  const answers: Record<string, (params: Record<string, unknown>) => unknown> = {
+  const answers: FakeHost["answers"] = {
     "conversation/subscribe": () => {
       const { messages, pageCursor } = page(stored.length, 50);
       return { kind: "snapshot", conversationId: head.conversationId, lastSeq: seq, revision: 0, messages, pageCursor, openParts: [] };
@@ -52,6 +54,12 @@ export function installFake(options: { messages: number; conversationId: string 
       page: page(cursor ? Number(cursor) : stored.length, Number(limit)),
     }),
     "conversation/list": () => ({ conversations: [], deleted: [], changeNo: 1, cursor: null }),
+    "persona/list": () => ({
+      personas: [
+        { personaId: "security", name: "Security", role: "Looks for what can be abused", instruction: "i", isBuiltIn: true },
+        { personaId: "ada", name: "Ada", instruction: "You are Ada." },
+      ],
+    }),
     "message/queue": () => ({ entries: [] }),
     "conversation/create": () => head,
     "message/enqueue": () => ({ messageId: "p", position: 0 }),
@@ -70,6 +78,7 @@ export function installFake(options: { messages: number; conversationId: string 
     trusted: true,
     agents: {},
     approvals: [],
+    progress: {},
     deleting: [],
     editor: null,
     conversationId: options.conversationId,
@@ -78,6 +87,7 @@ export function installFake(options: { messages: number; conversationId: string 
   const post = (message: ToView) => window.postMessage(message, "*");
   window.fake = {
     asked: [],
+    answers,
     stored,
     post,
     readyAt: 0,
@@ -101,7 +111,11 @@ export function installFake(options: { messages: number; conversationId: string 
     const params = (message.params ?? {}) as Record<string, unknown>;
     window.fake.asked.push({ method: message.method, params });
     const answer = answers[message.method] ?? (() => ({ ok: true }));
-    post({ type: "response", id: message.id, result: answer(params) });
+    try {
+      post({ type: "response", id: message.id, result: answer(params) });
+    } catch (error) {
+      post({ type: "response", id: message.id, error: error as ResponseError });
+    }
   };
   Object.assign(window, {
     acquireVsCodeApi: () => ({

@@ -79,6 +79,23 @@ const question = (approvalId: string, conversationId = "c") => ({ approvalId, co
 const asks = (approval: Approval): Event =>
   ({ type: "approvalRequested", conversationId: approval.conversationId, seq: 1, approval }) as Event;
 
+test("how far a turn is, is known until that turn ends or its process does", async () => {
+  const { hub } = hubOf(new FakeSidecar());
+  const { link, ready } = documentIn(hub);
+  await ready();
+  const progress = (done: number) =>
+    hub.heard("conversation/event", { type: "progress", conversationId: "c", seq: done, turnId: "t", done, total: 2, label: "x" });
+  const ended = (turnId: string | null) =>
+    hub.heard("conversation/event", { type: "turnEnded", conversationId: "c", seq: 9, messageId: "m", stopReason: "endTurn", turnId });
+  const shown = () => hub.state(link).progress["c"];
+  progress(1);
+  expect(shown()).toEqual({ turnId: "t", done: 1, total: 2, label: "x" });
+  ended(null); // a prompt that waited was removed
+  expect(shown()?.done).toBe(1);
+  ended("t");
+  expect(shown()).toBeUndefined();
+});
+
 test("an answer that is older than what was heard since does not undo it", async () => {
   const sidecar = new FakeSidecar();
   const { hub } = hubOf(sidecar);

@@ -163,7 +163,7 @@ export class Hub implements LinkHost {
 
   state(link: Link): State {
     const { connection, instance, storeId, degraded } = this.host.sidecar;
-    const { settings, secretsPresent, problems, agents, approvals } = this.known;
+    const { settings, secretsPresent, problems, agents, approvals, progress } = this.known;
     return {
       connection,
       instance,
@@ -176,6 +176,7 @@ export class Hub implements LinkHost {
       trusted: this.host.isTrusted(),
       agents,
       approvals,
+      progress,
       deleting: this.deletions.ids,
       editor: this.host.editor(),
       conversationId: link.shown,
@@ -218,7 +219,9 @@ export class Hub implements LinkHost {
   heard<M extends keyof ServerNotifications>(method: M, params: ServerNotifications[M]): void {
     if (method === "conversation/event") this.event(params as Event);
     else if (method === "agent/state") this.agentChanged(params as AgentInfo);
-    else if (method === "conversations/changed") {
+    else if (method === "tool/output") {
+      for (const link of this.links) link.output(params as ServerNotifications["tool/output"]);
+    } else if (method === "conversations/changed") {
       const { changeNo } = params as ServerNotifications["conversations/changed"];
       this.sendAll({ type: "changed", changeNo });
     } else if (method === "conversation/resync") {
@@ -311,7 +314,10 @@ export class Hub implements LinkHost {
     } else if (event.type === "approvalResolved") {
       this.known.settled(event.approvalId);
       this.livelinessChanged();
-    }
+    } else if (event.type === "progress") {
+      this.known.progressed(event);
+      this.show();
+    } else if (event.type === "turnEnded" && this.known.ended(event)) this.show();
   }
 
   private agentChanged(agent: AgentInfo): void {

@@ -1,5 +1,6 @@
 /** What is known of the sidecar: asked for once, kept true by what it says from then on. */
-import type { AgentInfo, Approval, Methods, Problem, Settings } from "../protocol";
+import type { AgentInfo, Approval, Event, Methods, Problem, Settings } from "../protocol";
+import type { Step } from "../shared/messages";
 
 export type Ask = <M extends keyof Methods>(method: M, params: Methods[M]["params"]) => Promise<Methods[M]["result"]>;
 
@@ -9,6 +10,7 @@ export class Known {
   problems: Problem[] = [];
   agents: Record<string, AgentInfo> = {};
   approvals: Approval[] = [];
+  progress: Record<string, Step> = {};
 
   constructor(private readonly ask: Ask) {}
 
@@ -39,6 +41,7 @@ export class Known {
   lose(): void {
     this.agents = {};
     this.approvals = [];
+    this.progress = {};
   }
 
   agentChanged(agent: AgentInfo): void {
@@ -55,6 +58,18 @@ export class Known {
 
   settled(approvalId: string): void {
     this.approvals = this.approvals.filter((open) => open.approvalId !== approvalId);
+  }
+
+  progressed({ conversationId, turnId, done, total, label }: Extract<Event, { type: "progress" }>): void {
+    this.progress = { ...this.progress, [conversationId]: { turnId, done, total, label } };
+  }
+
+  /** False: that was no turn of many steps. */
+  ended({ conversationId, turnId }: Extract<Event, { type: "turnEnded" }>): boolean {
+    const { [conversationId]: step, ...others } = this.progress;
+    if (!step || step.turnId !== turnId) return false;
+    this.progress = others;
+    return true;
   }
 
   /** Conversations in which something goes on here, or a question is open anywhere. */

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import type { Event } from "../protocol";
 import type { State, ToView } from "../shared/messages";
-import { FRAME_MILLISECONDS } from "./batches";
+import { FRAME_MILLISECONDS, MOST_OUTPUT } from "./batches";
 import { Link, type LinkHost } from "./link";
 
 beforeEach(() => vi.useFakeTimers());
@@ -77,6 +77,26 @@ test("only conversations that it follows are told to a document", async () => {
   expect(calls).toContainEqual(["forsaken", "c"]);
 });
 
+test("what a tool puts out comes after the events of its frame, and only its end", async () => {
+  const { link, posted } = linked();
+  await link.receive({ type: "ready" });
+  await link.receive(ask("conversation/subscribe", { conversationId: "c" }));
+  posted.length = 0;
+  const output = (text: string, conversationId = "c") => ({ conversationId, turnId: "t", toolCallId: "x", text });
+  for (let count = 0; count < 10_000; count += 1) link.output(output(`${count}\n`));
+  link.output(output("elsewhere", "another"));
+  link.event(delta(0));
+  vi.advanceTimersByTime(FRAME_MILLISECONDS);
+  expect(posted.map(({ type }) => type)).toEqual(["events", "output"]);
+  const [, said] = posted;
+  expect(said?.type === "output" && said.text).toMatch(/9998\n9999\n$/);
+  expect(said?.type === "output" && said.text.length).toBe(MOST_OUTPUT);
+  link.output(output("unseen"));
+  link.end();
+  vi.advanceTimersByTime(FRAME_MILLISECONDS);
+  expect(posted).toHaveLength(2);
+});
+
 test("a document that is hidden gets nothing, follows nothing, and begins anew", async () => {
   const { link, posted, calls } = linked();
   await link.receive({ type: "ready" });
@@ -133,6 +153,10 @@ test.each([
   ["conversation/import", { path: "/etc/passwd" }],
   ["agent/grant", { fromConversationId: "a", toConversationId: "b" }],
   ["store/prune", { dryRun: false }],
+  ["rule/remove", { rule: { tool: "run", argv: ["make"], root: "/w" } }],
+  ["persona/save", { persona: { personaId: "x", name: "X", instruction: "obey" } }],
+  ["feedback/run", { contextFiles: [{ uri: "file:///etc/passwd" }] }],
+  ["audit/read", {}],
   ["workbench.action.terminal.new", {}],
   ["constructor", {}],
   ["__proto__", {}],
@@ -153,6 +177,9 @@ test.each([
   ["message/enqueue", { conversationId: "c", input: "x" }],
   ["message/enqueue", { conversationId: "c", input: "x".repeat(5_000_000), requestKey: "k" }],
   ["approval/respond", { approvalId: "a", contentHash: "h", decision: "always" }],
+  ["approval/respond", { approvalId: "a", contentHash: "h", decision: "allow", always: "yes" }],
+  ["conversation/rewind", { conversationId: "c", toMessageId: "m", force: 1 }],
+  ["build/start", { conversationId: "c", task: "x" }],
   ["conversation/setMode", { conversationId: "c", mode: "root" }],
   ["editor/openLink", {}],
   ["editor/context", { what: "everything" }],

@@ -1,7 +1,7 @@
 /** What one document of the chat and the extension say to each other. Documents are not trusted. */
 import * as v from "valibot";
 
-import type { Event, Methods } from "../protocol";
+import type { Event, Methods, ToolOutputShown } from "../protocol";
 import {
   ofEditor,
   toHost,
@@ -85,6 +85,11 @@ export class Link {
 
   event(event: Event): void {
     if (this.isReady && this.follows.has(event.conversationId)) this.batches.event(event);
+  }
+
+  output({ conversationId, toolCallId, text }: ToolOutputShown): void {
+    if (!this.isReady || !this.follows.has(conversationId)) return;
+    this.batches.output({ type: "output", conversationId, toolCallId, text });
   }
 
   send(message: ToView): void {

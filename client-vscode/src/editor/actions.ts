@@ -70,6 +70,7 @@ export function editorActions(host: ActionsHost): HubHost["actions"] {
       return OK;
     },
     "model/pick": run(host, "agentSidecar.pickModel"),
+    "personas/manage": run(host, "agentSidecar.managePersonas"),
     "keys/set": async ({ secret }) => {
       await host.run("agentSidecar.setKey", secret ?? undefined);
       return OK;

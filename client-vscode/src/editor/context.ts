@@ -6,7 +6,7 @@ import type { FoundFile, State } from "../shared/messages";
 import { best } from "./finding";
 import { isInWorkspace, nameOf } from "./paths";
 
-const EXCLUDED = "**/{node_modules,.git,dist,build,out,target,__pycache__,.venv,venv}/**";
+export const EXCLUDED = "**/{node_modules,.git,dist,build,out,target,__pycache__,.venv,venv}/**";
 
 /** The text editor that was used last: while the chat has the focus there is no active one. */
 export class LastEditor {
@@ -32,7 +32,16 @@ export function editorState(editor: vscode.TextEditor | undefined): State["edito
 
 /** The whole file, as it is in the editor. */
 export function fileContext(editor: vscode.TextEditor): ContextFile {
-  const { document } = editor;
+  return contextOf(editor.document);
+}
+
+/** A file, as an editor has it if one has. */
+export function fileOf(uri: vscode.Uri): ContextFile {
+  const document = vscode.workspace.textDocuments.find((open) => open.uri.toString() === uri.toString());
+  return document ? contextOf(document) : { uri: uri.toString() };
+}
+
+function contextOf(document: vscode.TextDocument): ContextFile {
   return { uri: document.uri.toString(), text: document.isDirty ? document.getText() : undefined };
 }
 

@@ -52,6 +52,13 @@ export const tunnelled = {
     approvalId: id,
     decision: v.picklist(["allow", "deny"]),
     contentHash: v.string(),
+    always: v.optional(v.boolean()),
+  }),
+  "build/start": v.object({
+    conversationId: id,
+    task: text,
+    contextFiles: v.optional(v.array(contextFile)),
+    requestKey: id,
   }),
   "conversation/archive": v.object({ conversationId: id, archived: v.optional(v.boolean()) }),
   "conversation/create": v.object({
@@ -82,6 +89,8 @@ export const tunnelled = {
     conversationId: id,
     toMessageId: v.nullable(id),
     preview: v.optional(v.boolean()),
+    files: v.optional(v.boolean()),
+    force: v.optional(v.boolean()),
   }),
   "conversation/search": v.object({
     query: text,
@@ -96,6 +105,8 @@ export const tunnelled = {
     conversationId: id,
     input: text,
     contextFiles: v.optional(v.array(contextFile)),
+    personaId: v.optional(id),
+    isPersonaChat: v.optional(v.boolean()),
     requestKey: id,
   }),
   "message/queue": ofConversation,
@@ -108,6 +119,7 @@ export const tunnelled = {
     input: text,
     contextFiles: v.optional(v.array(contextFile)),
   }),
+  "persona/list": nothing,
   "settings/get": nothing,
   "sidecar/status": nothing,
 } as const satisfies { [Method in keyof Methods]?: v.GenericSchema<unknown, Methods[Method]["params"]> };
@@ -141,6 +153,8 @@ export const ofEditor = {
   "chat/openInEditor": v.object({ conversationId: v.nullable(id) }),
   /** Choose provider and model with the editor's own picker. */
   "model/pick": nothing,
+  /** Add, change and delete personas with the editor's own picker. */
+  "personas/manage": nothing,
   /** Ask for a key and keep it; of the provider in use if none is named. */
   "keys/set": v.object({ secret: v.nullish(v.string()) }),
   /** Install what providers of models need, after asking. */
@@ -167,6 +181,7 @@ export interface EditorResults {
   "chat/draft": Done;
   "chat/openInEditor": Done;
   "model/pick": Done;
+  "personas/manage": Done;
   "keys/set": Done;
   "models/install": Done;
   "sidecar/restart": Done;
@@ -229,6 +244,14 @@ export type Connection =
       actions: ("restart" | "pickInterpreter" | "showLog")[];
     };
 
+/** How far a turn of many steps is: `done` of `total`, and what it is about to do. */
+export interface Step {
+  turnId: string;
+  done: number;
+  total: number;
+  label: string;
+}
+
 export interface State {
   connection: Connection;
   /** Another number, another process: whoever subscribes has to do it again. 0: none yet. */
@@ -244,6 +267,8 @@ export interface State {
   trusted: boolean;
   agents: Record<string, AgentInfo>;
   approvals: Approval[];
+  /** By conversation, while a turn of many steps runs there. */
+  progress: Record<string, Step>;
   /** Waiting for their undo to run out. */
   deleting: string[];
   /** The file in the active text editor, relative to the workspace, and whether text is selected. */
@@ -258,6 +283,8 @@ export type ToView =
   | { type: "response"; id: number; result: unknown }
   | { type: "response"; id: number; error: ResponseError }
   | { type: "events"; events: Event[] }
+  /** More of what a running tool puts out; of much only the end. It is shown and not kept. */
+  | { type: "output"; conversationId: string; toolCallId: string; text: string }
   /** Something was left out for a reader that lags: subscribe again. */
   | { type: "resync"; conversationId: string }
   /** The list of conversations changed. */

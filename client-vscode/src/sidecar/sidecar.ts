@@ -29,6 +29,7 @@ const HEARD: (keyof ServerNotifications)[] = [
   "conversation/resync",
   "conversations/changed",
   "agent/state",
+  "tool/output",
 ];
 const GOODBYE_MILLISECONDS = 4_000;
 /** An interpreter that is read for the first time, by a virus scanner too, may take its time. */

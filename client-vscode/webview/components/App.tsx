@@ -7,6 +7,7 @@ import { ConversationList } from "./ConversationList";
 import { Header } from "./Header";
 import { Notices, StatusLine } from "./Notices";
 import { Queue } from "./Queue";
+import { RewindDialog } from "./Rewind";
 import { TranscriptView } from "./TranscriptView";
 
 export function App() {
@@ -29,6 +30,7 @@ export function App() {
         </>
       )}
       <UndoBar />
+      <RewindDialog />
     </main>
   );
 }

@@ -1,5 +1,8 @@
 import type { Approval } from "../../src/protocol";
+import { explained } from "../../src/shared/rules";
 import { useChat } from "../hooks";
+import { planOf, type Plan } from "../plan";
+import { Diff } from "./Diff";
 import { Icon } from "./Icon";
 
 /** What an agent asks for: exactly what will be done, and yes or no. */
@@ -34,37 +37,54 @@ export function Approvals() {
 
 function Card({ approval }: { approval: Approval }) {
   const chat = useChat();
-  const { approvalId, contentHash } = approval;
-  const answer = (decision: "allow" | "deny") => () =>
-    chat.act(chat.request("approval/respond", { approvalId, contentHash, decision }));
+  const { approvalId, contentHash, tool, title, text, always = [] } = approval;
+  const plan = tool === "plan" ? planOf(text) : null;
+  const answer = (decision: "allow" | "deny", more: { always?: true } = {}) => () =>
+    chat.act(chat.request("approval/respond", { approvalId, contentHash, decision, ...more }));
   return (
     <section class="approval" role="group" aria-label="Approval">
       <h2>
-        <Icon name="question" /> {approval.title}?
+        <Icon name="question" /> {title}?
       </h2>
-      <pre>
-        {approval.text.split("\n").map((line, index) => (
-          <span key={index} class={styleOf(line, approval.tool)}>
-            {line}
-            {"\n"}
-          </span>
-        ))}
-      </pre>
+      {approval.isProtected && (
+        <p class="protected" title="It governs agents, editors or shells: it is asked about every time.">
+          <Icon name="shield" /> Protected file
+        </p>
+      )}
+      {plan ? <PlanView plan={plan} /> : <Diff text={text} isDiff={tool !== "run" && tool !== "plan"} />}
       <p class="buttons">
         <button type="button" class="primary" onClick={answer("allow")}>
-          Allow once
+          {plan ? "Accept the plan" : "Allow once"}
         </button>
+        {always.length > 0 && (
+          <button type="button" title={explained(always)} onClick={answer("allow", { always: true })}>
+            Always allow in this workspace
+          </button>
+        )}
         <button type="button" onClick={answer("deny")}>
-          Deny
+          {plan ? "Decline" : "Deny"}
         </button>
       </p>
     </section>
   );
 }
 
-/** As a difference is coloured; a command has no such lines. */
-function styleOf(line: string, tool: string): string {
-  if (tool === "run") return "";
-  if (/^(\+\+\+|---|@@)/.test(line)) return "meta";
-  return { "+": "added", "-": "removed" }[line[0] ?? ""] ?? "";
+function PlanView({ plan: { summary, steps, verify } }: { plan: Plan }) {
+  return (
+    <div class="plan">
+      {summary && <p class="words-all">{summary}</p>}
+      <ol>
+        {steps.map((step, index) => (
+          <li key={index} class="words-all">
+            {step}
+          </li>
+        ))}
+      </ol>
+      {verify !== null && (
+        <p>
+          Verify with: <code class="words-all">{verify}</code>
+        </p>
+      )}
+    </div>
+  );
 }

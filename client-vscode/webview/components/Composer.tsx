@@ -1,3 +1,4 @@
+import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import type { AgentMode, ContextFile } from "../../src/protocol";
@@ -75,7 +76,10 @@ export function Composer() {
       onDragLeave={() => dropping(false)}
       onDrop={drop}
     >
-      <Chips files={files} remove={(file) => setFiles(files.filter((other) => other !== file))} add={add} />
+      <Chips files={files} remove={(file) => setFiles(files.filter((other) => other !== file))} add={add}>
+        <PersonaMenu />
+        {chat.mode === "build" && <PlanFirst />}
+      </Chips>
       {mention.list}
       <textarea
         ref={area}
@@ -147,9 +151,10 @@ interface ChipsProps {
   files: ContextFile[];
   remove: (file: ContextFile) => void;
   add: (files: ContextFile[]) => void;
+  children: ComponentChildren;
 }
 
-function Chips({ files, remove, add }: ChipsProps) {
+function Chips({ files, remove, add, children }: ChipsProps) {
   const chat = useChat();
   const attach = (what: "file" | "selection") => () =>
     chat.act(chat.request("editor/context", { what }).then(({ file }) => file && add([file])));
@@ -162,6 +167,7 @@ function Chips({ files, remove, add }: ChipsProps) {
   return (
     <div class="chips">
       <Menu label="Add context" icon="attach" items={items} />
+      {children}
       <ul aria-label="Context">
         {files.map((file) => {
           const name = nameOf(file.uri) + (file.range ? `:${file.range.start.line + 1}` : "");
@@ -174,6 +180,47 @@ function Chips({ files, remove, add }: ChipsProps) {
         })}
       </ul>
     </div>
+  );
+}
+
+/** In build mode: a plan is made and asked about before anything else happens. */
+function PlanFirst() {
+  const chat = useChat();
+  const isTalk = chat.personaId !== undefined;
+  return (
+    <label class="toggle" title="Make a plan, ask whether to carry it out, then do it step by step and verify it">
+      <input
+        type="checkbox"
+        checked={chat.planFirst && !isTalk}
+        disabled={isTalk}
+        onChange={(event) => {
+          chat.planFirst = event.currentTarget.checked;
+        }}
+      />
+      Plan first
+    </label>
+  );
+}
+
+/** Who is talked to. A persona has the rights of the mode, like everybody. */
+function PersonaMenu() {
+  const chat = useChat();
+  const { personaId, personas } = chat;
+  const known = personas.find((one) => one.personaId === personaId);
+  const items = [
+    { label: "The agent itself", isChosen: personaId === undefined, run: () => chat.talkTo(undefined) },
+    ...personas.map(({ personaId: id, name, role }) => ({
+      label: role ? `${name}: ${role}` : name,
+      isChosen: id === personaId,
+      run: () => chat.talkTo(id),
+    })),
+    { label: "Manage personas …", run: () => chat.act(chat.request("personas/manage", {})) },
+  ];
+  return (
+    <>
+      <Menu label="Persona" icon="person" items={items} onOpen={() => chat.act(chat.loadPersonas())} />
+      {personaId !== undefined && <span class="persona">{known?.name ?? personaId}</span>}
+    </>
   );
 }
 

@@ -1,19 +1,30 @@
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
-import { IconButton } from "./Icon";
+import { Icon, IconButton } from "./Icon";
 
 export interface MenuItem {
   label: string;
   run: () => void;
+  /** One of several of which one is chosen, and whether it is this. */
+  isChosen?: boolean;
 }
 
+interface Props {
+  label: string;
+  items: MenuItem[];
+  icon?: string;
+  onOpen?: () => void;
+}
+
+const ITEM = "[role^=menuitem]";
+
 /** A button with a menu; arrows move in it, Escape closes it. */
-export function Menu({ label, items, icon = "ellipsis" }: { label: string; items: MenuItem[]; icon?: string }) {
+export function Menu({ label, items, icon = "ellipsis", onOpen }: Props) {
   const [isOpen, open] = useState(false);
   const root = useRef<HTMLSpanElement>(null);
   useLayoutEffect(() => {
     if (!isOpen) return undefined;
-    root.current?.querySelector<HTMLElement>("[role=menuitem]")?.focus();
+    root.current?.querySelector<HTMLElement>(ITEM)?.focus();
     const close = (event: Event) => {
       if (!root.current?.contains(event.target as Node)) open(false);
     };
@@ -29,19 +40,28 @@ export function Menu({ label, items, icon = "ellipsis" }: { label: string; items
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    const all = [...(root.current?.querySelectorAll<HTMLElement>("[role=menuitem]") ?? [])];
+    const all = [...(root.current?.querySelectorAll<HTMLElement>(ITEM) ?? [])];
     const index = all.indexOf(document.activeElement as HTMLElement);
     all[(index + step + all.length) % all.length]?.focus();
   };
   return (
     <span class="menu" ref={root} onKeyDown={move} onClick={(event) => event.stopPropagation()}>
-      <IconButton icon={icon} label={label} expanded={isOpen} onClick={() => open(!isOpen)} />
+      <IconButton
+        icon={icon}
+        label={label}
+        expanded={isOpen}
+        onClick={() => {
+          if (!isOpen) onOpen?.();
+          open(!isOpen);
+        }}
+      />
       {isOpen && (
         <span role="menu" aria-label={label}>
           {items.map((item) => (
             <button
               type="button"
-              role="menuitem"
+              role={item.isChosen === undefined ? "menuitem" : "menuitemradio"}
+              aria-checked={item.isChosen}
               key={item.label}
               onClick={() => {
                 open(false);
@@ -49,6 +69,7 @@ export function Menu({ label, items, icon = "ellipsis" }: { label: string; items
               }}
             >
               {item.label}
+              {item.isChosen && <Icon name="check" />}
             </button>
           ))}
         </span>

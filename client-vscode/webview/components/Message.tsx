@@ -1,14 +1,16 @@
 import { Component } from "preact";
-import { useRef, useState } from "preact/hooks";
+import { useRef } from "preact/hooks";
 
 import type { Message, Part, Usage } from "../../src/protocol";
 import type { Chat } from "../chat";
 import { Blocks } from "../markdown";
 import { Code } from "./Code";
 import { fork } from "./Header";
-import { Icon } from "./Icon";
+import { Icon, IconButton } from "./Icon";
 import { Menu } from "./Menu";
 import { InstallButton, RetryButton } from "./Notices";
+import { Reviews } from "./Reviews";
+import { LiveOutput } from "./Running";
 
 const ENDINGS: Partial<Record<Message["status"], string>> = {
   interrupted: "Interrupted: the process that wrote it ended. What had come until then is kept.",
@@ -81,6 +83,8 @@ function PartView({ part, parts, message }: { part: Part; parts: Part[]; message
       );
     case "steering":
       return <p class="steering">{part.text}</p>;
+    case "feedback":
+      return <Reviews reviews={part.reviews} />;
     case "error":
       return (
         <p class="notice error" role="alert">
@@ -111,14 +115,17 @@ function ToolCall({ call, result, isOpen }: { call: Call; result: ToolResult | u
   const state = result ? (result.isError ? "error" : "check") : isOpen ? "loading codicon-modifier-spin" : "question";
   const output = result?.content ?? "";
   return (
-    <details class={`tool ${result?.isError ? "failed" : ""}`}>
-      <summary>
-        <Icon name={state} /> <strong>{call.name}</strong> <span class="words">{subject}</span>
-      </summary>
-      <pre>{JSON.stringify(call.arguments, null, 2)}</pre>
-      {result && <pre>{output.length > MOST_OUTPUT ? `${output.slice(0, MOST_OUTPUT)}\n[…]` : output}</pre>}
-      {!result && !isOpen && <p class="why">How it ended is not known. It was not repeated.</p>}
-    </details>
+    <>
+      <details class={`tool ${result?.isError ? "failed" : ""}`}>
+        <summary>
+          <Icon name={state} /> <strong>{call.name}</strong> <span class="words">{subject}</span>
+        </summary>
+        <pre>{JSON.stringify(call.arguments, null, 2)}</pre>
+        {result && <pre>{output.length > MOST_OUTPUT ? `${output.slice(0, MOST_OUTPUT)}\n[…]` : output}</pre>}
+        {!result && !isOpen && <p class="why">How it ended is not known. It was not repeated.</p>}
+      </details>
+      {!result && isOpen && <LiveOutput toolCallId={call.toolCallId} />}
+    </>
   );
 }
 
@@ -150,37 +157,20 @@ class Html extends Component<{ html: string }> {
 }
 
 function Actions({ message, chat }: Props) {
-  const [doomed, ask] = useState<number | null>(null);
   const { conversationId } = chat;
   if (!conversationId || message.status === "streaming") return null;
   const { messageId } = message;
   const text = message.parts.map((part) => (part.kind === "text" ? part.text : "")).join("\n");
-  const rewind = (preview: boolean) =>
-    chat.request("conversation/rewind", { conversationId, toMessageId: messageId, preview });
+  const rewind = () => chat.rewindTo(messageId);
   const items = [
     { label: "Copy", run: () => chat.act(chat.request("editor/copy", { text })) },
     { label: "Fork from here", run: () => chat.act(fork(chat, conversationId, messageId)) },
-    {
-      label: "Rewind to here",
-      run: () => chat.act(rewind(true).then(({ hidden }) => ask(hidden.length))),
-    },
+    { label: "Rewind to here", run: rewind },
   ];
   return (
     <div class="actions">
+      {message.role === "user" && <IconButton icon="discard" label="Rewind to here" onClick={rewind} />}
       <Menu label="Message actions" items={items} />
-      {doomed !== null && (
-        <span class="confirm" role="alertdialog" aria-label="Rewind">
-          {doomed === 0 ? "Nothing comes after it." : `Hide ${doomed} later ${doomed === 1 ? "message" : "messages"}?`}
-          {doomed > 0 && (
-            <button type="button" onClick={() => chat.act(rewind(false).then(() => ask(null)))}>
-              Rewind
-            </button>
-          )}
-          <button type="button" onClick={() => ask(null)}>
-            Cancel
-          </button>
-        </span>
-      )}
     </div>
   );
 }

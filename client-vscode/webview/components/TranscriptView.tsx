@@ -7,6 +7,7 @@ import { openLink } from "../links";
 import { IconButton } from "./Icon";
 import { MessageView } from "./Message";
 import { Welcome } from "./Notices";
+import { ProgressLine } from "./Running";
 
 /** Most messages in the document at once; a view of more becomes slow. */
 const MOST_SHOWN = 300;
@@ -85,6 +86,7 @@ export function TranscriptView() {
             <MessageView key={message.messageId} message={message} chat={chat} />
           ))}
         </div>
+        <ProgressLine />
       </div>
       <Announcer messages={messages} />
       {!isFollowing && (
