@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
+from sidecar import processes
 from sidecar.approvals import content_hash
 from sidecar.conversations import ToolKind
 from sidecar.interfaces import Tool, ToolCall, ToolUse
@@ -60,10 +61,14 @@ async def by_name(servers: McpServers) -> dict[str, Tool]:
     return {tool.spec.name: tool for tool in await servers.tools()}
 
 
-async def there(path: Path) -> None:
-    """Wait for a file of another process; files have no event."""
-    while not path.exists():  # noqa: ASYNC110
+async def so(is_true: Callable[[], bool]) -> None:
+    """Wait for something about another process, which has no event for us."""
+    while not is_true():  # noqa: ASYNC110
         await anyio.sleep(0.02)
+
+
+async def there(path: Path) -> None:
+    await so(path.exists)
 
 
 @proves("MCP")
@@ -134,8 +139,7 @@ async def test_a_server_that_ends_is_said_and_started_again(
         assert "not known" in output.content
         (tmp_path / "pid").unlink()
         await there(tmp_path / "pid")
-        while servers.states()["s"] != "ready":
-            await anyio.sleep(0.02)
+        await so(lambda: servers.states()["s"] == "ready")
         assert (await (await by_name(servers))["s__look"].run({})).content == "looked around"
 
 
@@ -185,10 +189,7 @@ async def test_a_server_that_is_taken_out_of_the_settings_ends(tmp_path: Path) -
         await servers.tools()
         pid = int((tmp_path / "pid").read_text())
         servers.update({})
-        while Path(f"/proc/{pid}").exists() and sys.platform == "linux":
-            if "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[-1][:3]:
-                break
-            await anyio.sleep(0.02)
+        await so(lambda: processes.began(pid) is None)
         assert await servers.tools() == ()
         assert servers.states() == {}
 
@@ -198,7 +199,8 @@ async def test_a_server_behind_a_url_is_one_like_any_other(tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     program = (
-        f"import sys; sys.argv = ['x', {str(tmp_path)!r}]; sys.path.insert(0, {str(SCRIPT.parent)!r});"
+        f"import sys; sys.argv = ['x', {str(tmp_path)!r}];"
+        f"sys.path.insert(0, {str(SCRIPT.parent)!r});"
         f"import mcp_server as s; s.server.run('streamable-http', port={port})"
     )
     async with await anyio.open_process(

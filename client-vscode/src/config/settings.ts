@@ -37,6 +37,7 @@ export const PASSED_ON = [
   "maxQueueLength",
   "retry",
   "retention",
+  "mcpServers",
   "logLevel",
 ] as const satisfies (keyof SettingsPatch)[];
 
