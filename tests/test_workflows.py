@@ -146,7 +146,7 @@ async def test_cancelling_feedback_ends_every_reviewer() -> None:
         assert await world.store.inner.helpers("a") == ()
 
 
-@proves("FEEDBACK", "D4-LIMIT")
+@proves("FEEDBACK", "P5")
 async def test_reviewers_count_in_the_limit_and_their_client_does_not_wait_in_it() -> None:
     models = ByPersona({"ada": reviewed(1), "bob": reviewed(1)})
     most = 0
