@@ -170,6 +170,7 @@ class Serving:
                     self._protocol.timings,
                     webview_id=self._options.webview_id,
                     other_windows=store.other_windows,
+                    mcp_states=self._mcp.states,
                 )
                 self._handlers = face.handlers()
                 if offers(self._params.capabilities, "permissionRequest"):

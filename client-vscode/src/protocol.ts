@@ -1327,6 +1327,10 @@ export interface Status {
   /** Conversations with queued prompts that have no agent yet. */
   waitingConversations: number;
   otherWindows: number;
+  /**
+   * By name: `ready`, `starting`, `not started` or what is wrong. They start with the first turn.
+   */
+  mcpServers?: Record<string, string>;
 }
 
 export interface Steer {

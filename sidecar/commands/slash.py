@@ -167,6 +167,8 @@ def status(chat: Chat, _: str) -> None:
     show(f"  in         {now.store.path or 'memory'}")
     busy = sum(1 for agent in now.agents if agent.is_processing)
     show(f"  agents     {len(now.agents)} of {now.max_active_agents}, {busy} at work")
+    for name, state in now.mcp_servers.items():
+        show(f"  mcp        {name}: {state}")
     if now.store.degraded:
         chat.screen.error(now.store.degraded)
 

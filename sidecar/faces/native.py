@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -52,6 +52,7 @@ class NativeFace:
         *,
         webview_id: str | None = None,
         other_windows: Callable[[], int] = lambda: 0,
+        mcp_states: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._manager = manager
         self._store = manager.store
@@ -59,6 +60,7 @@ class NativeFace:
         self._timings = timings
         self._webviews = {webview_id} if webview_id else set()
         self._other_windows = other_windows
+        self._mcp_states = mcp_states
         self._started = time.monotonic()
         self._openrpc: dict[str, Any] | None = None
 
@@ -511,6 +513,7 @@ class NativeFace:
             max_active_agents=config.settings.max_active_agents,
             waiting_conversations=self._manager.pool.waiting,
             other_windows=self._other_windows(),
+            mcp_servers=dict(self._mcp_states()),
         )
 
     @method("sidecar/metrics")

@@ -31,6 +31,11 @@ class McpSource:
         self._servers = McpServers(self._mark)
         await self._servers.run(on_running=self._made.set)
 
+    def states(self) -> Mapping[str, str]:
+        """How each configured server is doing."""
+        running = self._servers.states() if self._servers else {}
+        return {name: running.get(name, "not started") for name in self._wanted()}
+
     async def tools(self) -> Sequence[Tool]:
         wanted = self._wanted()
         if not wanted and self._servers is None:

@@ -460,6 +460,9 @@ class Status(Params, frozen=True, kw_only=True):
     waiting_conversations: int
     """Conversations with queued prompts that have no agent yet."""
     other_windows: int
+    mcp_servers: dict[str, str] = {}
+    """By name: `ready`, `starting`, `not started` or what is wrong. They start with the first
+    turn."""
 
 
 class Prune(Params, frozen=True, kw_only=True):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar import processes
 from tests.e2e.acting import new
 from tests.e2e.raw_client import Message, RawClient
 from tests.requirements import proves
@@ -178,3 +180,40 @@ def test_feedback_whose_process_was_killed_is_finished_by_the_next(
     assert [conversation["conversationId"] for conversation in listed] == [c]
     agents = again.call("agent/list")["agents"]
     assert {agent["conversationId"] for agent in agents} <= {c}
+
+
+@proves("MCP", "P9")
+def test_a_tool_of_an_mcp_server_is_asked_for_and_gone_with_the_sidecar(
+    spawn: Spawn, folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("mcp", reason="needs the extra 'mcp'")
+    script = Path(__file__).parents[1] / "tools" / "mcp_server.py"
+    server = {"command": sys.executable, "args": [str(script), str(tmp_path)]}
+    turn = [tool("s__look", what="here")]
+    client = start(spawn, folder, turn, turn, mcpServers={"s": server})
+    assert client.call("sidecar/status")["mcpServers"] == {"s": "not started"}
+    c = new(client, mode="build")
+    send = ask(client, c)
+    question = answered(client, c)
+    assert question["title"] == "Use look of the MCP server s"
+    client.result(send)
+    assert (tmp_path / "effects").read_text() == "here\n"
+    assert client.call("sidecar/status")["mcpServers"] == {"s": "ready"}
+    names = [
+        tool["name"]
+        for tool in client.call("capability/list", {"conversationId": c})["capabilities"]
+    ]
+    assert {"s__look", "read", "run"} <= set(names)
+    found = client.call("capability/find", {"name": "s__look"})["conversationIds"]
+    assert found == [c]
+    mark = len(client.frames)
+    send = ask(client, c)
+    answered(client, c, after=mark, decision="deny")
+    client.result(send)
+    assert (tmp_path / "effects").read_text() == "here\n"
+    pid = int((tmp_path / "pid").read_text())
+    client.notify("exit")
+    client.process.wait(10)
+    deadline = time.monotonic() + 10
+    while processes.began(pid) is not None:
+        assert time.monotonic() < deadline, "it outlives the sidecar"
