@@ -77,6 +77,15 @@ class AgentCommunication:
         self._has_agent = has_agent
         self._spent: OrderedDict[str, Spent] = OrderedDict()
 
+    async def grant(self, from_id: str, to_id: str, capability: str | None) -> None:
+        """The user lets one agent write to another, across sessions."""
+        await self._note(from_id, to_id, True, "user", AuditAction.GRANT)
+        self.grants.grant(from_id, to_id, capability)
+
+    async def revoke(self, from_id: str, to_id: str, capability: str | None) -> None:
+        self.grants.revoke(from_id, to_id, capability)
+        await self._note(from_id, to_id, False, "user", AuditAction.GRANT)
+
     async def validate(
         self, from_id: str, to_id: str, capability: str | None = None
     ) -> tuple[bool, str]:
@@ -182,7 +191,14 @@ class AgentCommunication:
                 "There is no such conversation.", conversation_id=conversation_id
             ) from error
 
-    async def _note(self, from_id: str, to_id: str, allowed: bool, why: str) -> None:
+    async def _note(
+        self,
+        from_id: str,
+        to_id: str,
+        allowed: bool,
+        why: str,
+        action: AuditAction = AuditAction.MESSAGE,
+    ) -> None:
         logger.info(
             "agent message",
             extra={
@@ -194,7 +210,7 @@ class AgentCommunication:
         )
         await self._store.note_audit(
             AuditEntry(
-                action=AuditAction.MESSAGE,
+                action=action,
                 allowed=allowed,
                 why=why,
                 conversation_id=from_id,

@@ -114,9 +114,11 @@ class ErrorPart(Value, frozen=True, kw_only=True, tag_field="kind", tag="error")
 
 
 class SteeringPart(Value, frozen=True, kw_only=True, tag_field="kind", tag="steering"):
-    """What the user added while the reply was being made."""
+    """What was added while the reply was being made: by the user, or by the workflow that leads
+    the model through its steps."""
 
     text: str
+    by: Literal["user", "workflow"] = "user"
 
 
 Part = (

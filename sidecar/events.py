@@ -124,12 +124,14 @@ class Rewound(Fact, frozen=True, kw_only=True, tag="rewound"):
 
 
 class TurnSteered(Fact, frozen=True, kw_only=True, tag="turnSteered"):
-    """The user added `text` to the running turn; the model sees it before its next step."""
+    """The user, or a workflow, added `text` to the running turn; the model sees it before its
+    next step."""
 
     message_id: str
     turn_id: str
     part: int
     text: str = ""
+    by: Literal["user", "workflow"] = "user"
 
 
 class Progress(Fact, frozen=True, kw_only=True, tag="progress"):

@@ -102,6 +102,8 @@ def _part(part: Part) -> list[str]:
             return [text]
         case ThinkingPart(text=text):
             return ["<details><summary>Thinking</summary>", "", text, "", "</details>"]
+        case SteeringPart(text=text, by="workflow"):
+            return [f"> {text.splitlines()[0]}"]
         case SteeringPart(text=text):
             return [f"> **You, meanwhile:** {text}"]
         case ToolCallPart(name=name, arguments=arguments):

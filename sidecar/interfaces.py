@@ -29,6 +29,7 @@ from .conversations import (
     QueueState,
     Receipt,
     Rule,
+    SteeringPart,
     StopReason,
     ToolKind,
     TurnError,
@@ -583,7 +584,7 @@ class ConversationStore(Protocol):
         output: ToolOutput,
     ) -> None: ...
     async def steer(
-        self, conversation_id: str, turn_id: str, reply_id: str, part: int, text: str
+        self, conversation_id: str, turn_id: str, reply_id: str, part: int, added: SteeringPart
     ) -> None: ...
     async def end_turn(
         self, conversation_id: str, turn_id: str, outcome: TurnOutcome

@@ -168,12 +168,15 @@ class Turn:
 
     async def steer(self, text: str) -> None:
         """Let the model read `text` before its next step; one more step is made if needed."""
+        await self._add(SteeringPart(text=text))
+
+    async def _add(self, added: SteeringPart) -> None:
         await self._flusher.flush((self.reply,))
-        index = self.reply.add(SteeringPart(text=text))
+        index = self.reply.add(added)
         self._steered = True
         entry = self.started.entry
         await self._store.steer(
-            entry.conversation_id, self.started.turn_id, self.started.reply_id, index, text
+            entry.conversation_id, self.started.turn_id, self.started.reply_id, index, added
         )
 
     async def progress(self, done: int, total: int, label: str) -> None:

@@ -155,7 +155,7 @@ async def test_they_share_a_session_or_the_user_allowed_it() -> None:
         assert not (await communication.validate("a", "s"))[0]
         with pytest.raises(Unauthorized):
             await world.manager.send_to("a", "s", "hello")
-        communication.grants.grant("a", "s", None)
+        await communication.grant("a", "s", None)
         with recorded() as records:
             assert (await communication.validate("a", "s"))[0]
         (line,) = records.of("agent communication checked")
@@ -163,7 +163,9 @@ async def test_they_share_a_session_or_the_user_allowed_it() -> None:
         assert line["allowed"] is True
         await world.manager.send_to("a", "s", "hello")
         assert not (await communication.validate("s", "a"))[0]
-        communication.grants.revoke("a", "s", None)
+        await communication.revoke("a", "s", None)
+        noted = [e for e in await world.store.inner.audit() if e.action == "grant"]
+        assert [entry.allowed for entry in noted] == [True, False]
         with pytest.raises(Unauthorized):
             await world.manager.send_to("a", "s", "hello")
 

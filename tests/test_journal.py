@@ -319,7 +319,9 @@ class Play:
     async def steer(self, _: int) -> None:
         if self.turn is not None:
             part = self.reply.add(SteeringPart(text="quick"))
-            await self.store.steer("a", self.turn.turn_id, self.turn.reply_id, part, "quick")
+            await self.store.steer(
+                "a", self.turn.turn_id, self.turn.reply_id, part, SteeringPart(text="quick")
+            )
 
     async def end(self, _: int) -> None:
         if self.turn is None:

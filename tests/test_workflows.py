@@ -331,7 +331,9 @@ async def test_a_build_is_planned_allowed_done_step_by_step_verified_and_summed_
         assert run.calls == [{"command": "make test"}]
         reply = (await world.messages())[-1]
         assert reply.text.endswith("All done.")
-        said = [p.text.split("\n")[0] for p in reply.parts if isinstance(p, SteeringPart)]
+        steps = [part for part in reply.parts if isinstance(part, SteeringPart)]
+        assert {part.by for part in steps} == {"workflow"}, "the user did not say that"
+        said = [part.text.split("\n")[0] for part in steps]
         assert said[1:3] == ["Step 1 of 2: Write a", "Step 2 of 2: Write b"]
         labels = [e.label for e in world.events if isinstance(e, Progress)]
         assert labels == [

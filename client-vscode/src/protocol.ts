@@ -1339,10 +1339,15 @@ export interface Steer {
   expectedTurnId: string;
 }
 
-/** What the user added while the reply was being made. */
+/**
+ * What was added while the reply was being made: by the user, or by the workflow that leads the
+ * model through its steps.
+ */
 export interface SteeringPart {
   kind: "steering";
   text: string;
+  /** @default "user" */
+  by?: "user" | "workflow";
 }
 
 export type StopReason =
@@ -1529,7 +1534,10 @@ export interface TurnStarted {
   turnId: string;
 }
 
-/** The user added `text` to the running turn; the model sees it before its next step. */
+/**
+ * The user, or a workflow, added `text` to the running turn; the model sees it before its next
+ * step.
+ */
 export interface TurnSteered {
   type: "turnSteered";
   conversationId: string;
@@ -1541,6 +1549,8 @@ export interface TurnSteered {
   part: number;
   /** @default "" */
   text?: string;
+  /** @default "user" */
+  by?: "user" | "workflow";
 }
 
 /**

@@ -183,6 +183,6 @@ function partOf(event: Extract<Event, { type: "toolStarted" | "toolFinished" | "
         isError: event.isError ?? false,
       };
     case "turnSteered":
-      return { kind: "steering", text: event.text ?? "" };
+      return { kind: "steering", text: event.text ?? "", by: event.by };
   }
 }

@@ -267,7 +267,7 @@ def _part_of(event: ToolStarted | ToolFinished | TurnSteered) -> Part:
                 tool_call_id=event.tool_call_id, content=event.content, is_error=event.is_error
             )
         case TurnSteered():
-            return SteeringPart(text=event.text)
+            return SteeringPart(text=event.text, by=event.by)
 
 
 def _from_unit(text: str, units: int) -> str:

@@ -69,6 +69,14 @@ class ToolUse(NamedTuple):
 
 class Steered(NamedTuple):
     text: str
+    is_own: bool = True
+    """Typed by the user; else the first line of what a workflow tells the model."""
+
+
+def _steered(part: SteeringPart) -> Steered:
+    if part.by == "user":
+        return Steered(part.text)
+    return Steered(part.text.split("\n")[0], is_own=False)
 
 
 Piece = Words | WordsEnd | ToolUse | Steered
@@ -96,7 +104,7 @@ class Progress:
                         return
                     yield ToolUse(part, result)
                 case SteeringPart():
-                    yield Steered(part.text)
+                    yield _steered(part)
                 case _:
                     pass
             if is_last and not isinstance(part, ToolCallPart | ToolResultPart):

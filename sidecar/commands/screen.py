@@ -85,7 +85,7 @@ class Screen:
             case ToolUse():
                 self.line(f"[{tool_line(piece)}]")
             case Steered():
-                self.line(f"> {piece.text}")
+                self.line(f"> {piece.text}" if piece.is_own else f"[{piece.text}]")
 
     def tick(self, activity: str) -> None:
         """Time has passed; `activity` is what the turn is at."""
@@ -167,7 +167,8 @@ class TerminalScreen(Screen):
             self.line(f"  {tool_line(piece)}".replace("→", self._arrow), "dim")
             self.gap()
         elif isinstance(piece, Steered):
-            self.line(f"{self.mark} {piece.text}", "bold")
+            mark, style = (f"{self.mark} ", "bold") if piece.is_own else ("  ", "cyan")
+            self.line(f"{mark}{piece.text}", style)
             self.gap()
 
     def tick(self, activity: str) -> None:

@@ -136,14 +136,14 @@ class NativeFace:
 
     @method("agent/grant")
     async def grant(self, params: wire.Between) -> wire.Done:
-        self._manager.communication.grants.grant(
+        await self._manager.communication.grant(
             params.from_conversation_id, params.to_conversation_id, params.capability
         )
         return DONE
 
     @method("agent/revoke")
     async def revoke(self, params: wire.Between) -> wire.Done:
-        self._manager.communication.grants.revoke(
+        await self._manager.communication.revoke(
             params.from_conversation_id, params.to_conversation_id, params.capability
         )
         return DONE

@@ -148,7 +148,9 @@ PartRow = tuple[str, str | None, str | None]
 
 def part_row(part: Part) -> PartRow:
     kind = str(part.__struct_config__.tag)
-    if isinstance(part, TextPart | ThinkingPart | SteeringPart):
+    if isinstance(part, SteeringPart):
+        return kind, part.text, None if part.by == "user" else to_json(part.by).decode()
+    if isinstance(part, TextPart | ThinkingPart):
         return kind, part.text, None
     if isinstance(part, ToolResultPart):
         bare = msgspec.structs.replace(part, content="")
@@ -156,16 +158,14 @@ def part_row(part: Part) -> PartRow:
     return kind, None, to_json(part).decode()
 
 
-_TEXTS: dict[str, type[TextPart | ThinkingPart | SteeringPart]] = {
-    "text": TextPart,
-    "thinking": ThinkingPart,
-    "steering": SteeringPart,
-}
+_TEXTS: dict[str, type[TextPart | ThinkingPart]] = {"text": TextPart, "thinking": ThinkingPart}
 
 
 def part_value(kind: str, text: str | None, data: str | None) -> Part:
     if made := _TEXTS.get(kind):
         return made(text=text or "")
+    if kind == "steering":
+        return SteeringPart(text=text or "", by="user" if data is None else "workflow")
     part: Part = _parts.decode(data or "")
     if isinstance(part, ToolResultPart):
         return msgspec.structs.replace(part, content=text or "")

@@ -22,6 +22,7 @@ from ..conversations import (
     Prompt,
     QueueEntry,
     Receipt,
+    SteeringPart,
     TurnResult,
 )
 from ..events import CatchUp, Cursor, Delta, OpenPart
@@ -381,10 +382,10 @@ class SqlStore(ActsStore):
         )
 
     async def steer(
-        self, conversation_id: str, turn_id: str, reply_id: str, part: int, text: str
+        self, conversation_id: str, turn_id: str, reply_id: str, part: int, added: SteeringPart
     ) -> None:
         await self._write(
-            lambda write: turns.steer(write, conversation_id, turn_id, reply_id, part, text)
+            lambda write: turns.steer(write, conversation_id, turn_id, reply_id, part, added)
         )
 
     async def end_turn(

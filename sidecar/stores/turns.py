@@ -281,11 +281,19 @@ def tool_finished(
 
 
 def steer(
-    write: Write, conversation_id: str, turn_id: str, reply_id: str, part: int, text: str
+    write: Write,
+    conversation_id: str,
+    turn_id: str,
+    reply_id: str,
+    part: int,
+    added: SteeringPart,
 ) -> None:
     row, turn = running(write, conversation_id, turn_id)
-    put_part(write.conn, turn.reply, part, SteeringPart(text=text))
-    write.emit(row, TurnSteered(message_id=reply_id, turn_id=turn_id, part=part, text=text))
+    put_part(write.conn, turn.reply, part, added)
+    write.emit(
+        row,
+        TurnSteered(message_id=reply_id, turn_id=turn_id, part=part, text=added.text, by=added.by),
+    )
 
 
 # ---- its end -----------------------------------------------------------------------------

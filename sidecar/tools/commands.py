@@ -26,6 +26,8 @@ __all__ = ["Background", "CommandTool", "Excerpt", "Ledger", "command_tools", "s
 
 DEFAULT_SECONDS, MOST_SECONDS = 120, 1800
 MOST_IN_BACKGROUND = 8
+LIMITS = "ulimit -c 0; ulimit -f 8388608"
+"""No dumps of memory, and no file over four (in some shells eight) gigabytes."""
 
 
 class Arguments(msgspec.Struct, rename="camel"):
@@ -259,7 +261,7 @@ def shell(command: str, platform: str = sys.platform) -> list[str]:
     """How the platform's shell is given a command."""
     if platform == "win32":
         return [os.environ.get("COMSPEC", "cmd.exe"), "/d", "/s", "/c", command]
-    return ["/bin/sh", "-c", command]
+    return ["/bin/sh", "-c", f'{LIMITS}; exec /bin/sh -c "$1"', "sh", command]
 
 
 def _conditions(asked: Arguments, is_confined: bool) -> str:

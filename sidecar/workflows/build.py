@@ -92,7 +92,7 @@ class BuildTurn(Turn):
             return StopReason.END_TURN
         for number in range(max(done.begun - 1, 0), len(plan.steps)):
             await self._step(plan, number, was_begun=number < done.begun)
-        is_verified = await self._verified(task.verify or plan.verify)
+        is_verified = await self._verified(task.verify or plan.verify, len(plan.steps))
         await self.progress(len(plan.steps), len(plan.steps), "Summing up")
         await self._say(
             "Sum up what was changed and what is left to do."
@@ -139,12 +139,12 @@ class BuildTurn(Turn):
         )
         await self._converse()
 
-    async def _verified(self, command: str | None) -> bool:
+    async def _verified(self, command: str | None, steps: int) -> bool:
         """Run the command until it passes, letting the model mend what it found."""
         if not command or "run" not in self._tools:
             return True
         for attempt in range(REPAIRS + 1):
-            await self.progress(attempt, REPAIRS + 1, f"Verifying: {command}")
+            await self.progress(steps, steps, f"Verifying: {command}")
             output = await self._run_tool(
                 ToolCall(f"verify-{new_id()}", "run", {"command": command})
             )
@@ -159,7 +159,7 @@ class BuildTurn(Turn):
 
     async def _say(self, text: str) -> None:
         """To the model, where the user can read it."""
-        await self.steer(text)
+        await self._add(SteeringPart(text=text, by="workflow"))
 
 
 def step_line(number: int, plan: Plan) -> str:

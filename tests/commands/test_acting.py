@@ -71,8 +71,8 @@ def tree(shell: Shell) -> dict[str, bytes]:
     }
 
 
-def run(shell: Shell, command: str, *arguments: str, **options: Any) -> Any:
-    return shell.run(command, "--config", str(shell.home / "settings.toml"), *arguments, **options)
+def run(shell: Shell, *arguments: str, **options: Any) -> Any:
+    return shell.run(*arguments, "--config", str(shell.home / "settings.toml"), **options)
 
 
 @proves("BUILD", "UNDO", "TOOLS-EDIT", "TOOLS-RUN")

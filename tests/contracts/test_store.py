@@ -17,6 +17,7 @@ from sidecar.conversations import (
     Part,
     Prompt,
     QueueState,
+    SteeringPart,
     StopReason,
     TextPart,
     ThinkingPart,
@@ -410,7 +411,7 @@ async def test_a_turn_tells_its_story_in_order(
     call = ToolCall("t", "read", {"path": "x"})
     await store.tool_started("c", turn.turn_id, turn.reply_id, 1, call)
     await store.tool_finished("c", turn.turn_id, turn.reply_id, 2, "t", ToolOutput("found"))
-    await store.steer("c", turn.turn_id, turn.reply_id, 3, "faster")
+    await store.steer("c", turn.turn_id, turn.reply_id, 3, SteeringPart(text="faster"))
     parts = (
         TextPart(text="so"),
         ToolCallPart(tool_call_id="t", name="read", arguments={"path": "x"}),
@@ -502,7 +503,7 @@ async def test_nothing_is_written_for_a_turn_that_is_over(
         lambda: store.request_started("c", turn.turn_id),
         lambda: store.tool_started(*ids, 1, ToolCall("t", "n", {})),
         lambda: store.tool_finished(*ids, 1, "t", ToolOutput("")),
-        lambda: store.steer(*ids, 1, "x"),
+        lambda: store.steer(*ids, 1, SteeringPart(text="x")),
         lambda: store.end_turn("c", turn.turn_id, outcome()),
     ):
         with pytest.raises(InvalidState):
@@ -711,7 +712,7 @@ async def test_big_events_are_kept_up_to_a_mebibyte(store: ConversationStore) ->
     await store.create(new())
     turn = await started(store)
     for part in range(4):
-        await store.steer("c", turn.turn_id, turn.reply_id, part, "x" * 400_000)
+        await store.steer("c", turn.turn_id, turn.reply_id, part, SteeringPart(text="x" * 400_000))
     row = await store.get("c")
     kept = [
         isinstance(
@@ -746,3 +747,15 @@ async def test_status_counts(store: ConversationStore) -> None:
     assert (status.conversations, status.messages, status.queued) == (1, 2, 1)
     assert status.size > 0
     assert status.store_id == store.store_id
+
+
+async def test_who_steered_a_turn_is_kept(store: ConversationStore, published: Published) -> None:
+    await store.create(new())
+    turn = await started(store, "x")
+    parts = (SteeringPart(text="mine"), SteeringPart(text="Step 1", by="workflow"))
+    for index, part in enumerate(parts):
+        await store.steer("c", turn.turn_id, turn.reply_id, index, part)
+    await store.end_turn("c", turn.turn_id, outcome(*parts))
+    assert (await store.messages("c"))[-1].parts == parts
+    steered = [event.by for event in published if type(event).__name__ == "TurnSteered"]
+    assert steered == ["user", "workflow"]

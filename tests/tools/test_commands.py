@@ -217,7 +217,29 @@ def test_where_there_is_no_bubblewrap_none_is_found(monkeypatch: pytest.MonkeyPa
 def test_each_platform_has_its_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMSPEC", "C:\\cmd.exe")
     assert shell("a & b", "win32") == ["C:\\cmd.exe", "/d", "/s", "/c", "a & b"]
-    assert shell("a & b", "darwin") == ["/bin/sh", "-c", "a & b"]
+    *_, command = shell("a & b", "darwin")
+    assert command == "a & b"
+
+
+@proves("TOOLS-RUN", "P11")
+async def test_a_command_leaves_no_dump_and_no_file_of_any_size(tmp_path: Path) -> None:
+    said = await run(tmp_path, "ulimit -c; dd if=/dev/zero of=big bs=1 count=1 seek=9000000000")
+    assert said.split("\n")[1] == "0"
+    assert not said.startswith("Exit code 0")
+    assert not (tmp_path / "big").exists() or (tmp_path / "big").stat().st_size <= 8 << 30
+    assert await run(tmp_path, 'echo "$0 $# a b"') == "Exit code 0.\n/bin/sh 0 a b\n"
+
+
+@proves("TOOLS-RUN", "P7", "P11")
+async def test_a_command_that_makes_processes_without_end_is_ended_with_all_of_them(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger()
+    command = "n=0; while [ $n -lt 300 ]; do sleep 600 & n=$((n+1)); done; wait"
+    said = await tool(tmp_path, ledger).run({"command": command, "timeoutSeconds": 1})
+    assert said.content.startswith("Stopped after 1 seconds")
+    group = ledger.ever[0].pid
+    assert not list(processes._members(group)) if sys.platform == "linux" else True
 
 
 @proves("TOOLS-RUN")

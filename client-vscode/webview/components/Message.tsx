@@ -82,7 +82,11 @@ function PartView({ part, parts, message }: { part: Part; parts: Part[]; message
         </p>
       );
     case "steering":
-      return <p class="steering">{part.text}</p>;
+      return part.by === "workflow" ? (
+        <p class="step">{part.text.split("\n")[0]}</p>
+      ) : (
+        <p class="steering">{part.text}</p>
+      );
     case "feedback":
       return <Reviews reviews={part.reviews} />;
     case "error":
