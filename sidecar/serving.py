@@ -39,8 +39,7 @@ from .journal import Journal
 from .manager import AgentManager, FileUndo
 from .settings import Config, McpServer, patched, problems
 from .stores.sqlite import SqliteStore
-from .toolbox import Toolbox
-from .tools.mcp_source import McpSource
+from .toolbox import LateSource, Servers, Toolbox
 from .wire import methods as wire
 from .wire.frames import Frame, FrameError
 from .wire.writer import FrameWriter
@@ -151,7 +150,7 @@ class Serving:
             self._show(" ".join(filter(None, (error.message, error.hint))), kind=1)
             await self._over.wait()
             return
-        self._mcp = McpSource(self._mcp_servers, store.mark)
+        self._mcp = LateSource(self._mcp_servers, partial(make_mcp, store.mark))
         manager = self._manager = self._make_manager(store, config)
         connection = Connection(self._writer, self._journal, store, manager.flusher)
         self._connection = connection
@@ -501,6 +500,12 @@ async def product_status(store: SqliteStore) -> str:
     )
 
 
+def make_mcp(mark: str) -> Servers:
+    from .tools.mcp import McpServers
+
+    return McpServers(mark)
+
+
 def make_undo(editor: EditorFiles, conversation: Conversation) -> FileUndo:
     from .tools.undo import Undo
 
@@ -511,7 +516,7 @@ def make_tools(
     store: SqliteStore,
     editor: EditorFiles,
     agents: Callable[[], AgentManager],
-    mcp: McpSource,
+    mcp: LateSource,
     conversation: Conversation,
 ) -> Toolbox:
     """What an agent may ask for; whether it may is decided by mode, kind and approval."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+import anyio
+
 from .interfaces import Tool
+from .settings import McpServer
 
 
 class ToolSource(Protocol):
@@ -14,6 +17,49 @@ class ToolSource(Protocol):
     async def tools(self) -> Sequence[Tool]:
         """Those that can be used now. Waits a bounded time for what is just starting."""
         ...
+
+
+class Servers(Protocol):
+    """Programs of others that have tools."""
+
+    async def run(self, on_running: Callable[[], None]) -> None: ...
+    def update(self, wanted: Mapping[str, McpServer]) -> None: ...
+    async def tools(self) -> Sequence[Tool]: ...
+    def states(self) -> Mapping[str, str]: ...
+
+
+class LateSource:
+    """Servers as a source of tools, of which nothing is made before one is configured. `wanted`
+    says which there are to be, now. `run` has to be running."""
+
+    def __init__(
+        self, wanted: Callable[[], Mapping[str, McpServer]], make: Callable[[], Servers]
+    ) -> None:
+        self._wanted = wanted
+        self._make = make
+        self._demand = anyio.Event()
+        self._made = anyio.Event()
+        self._servers: Servers | None = None
+
+    async def run(self) -> None:
+        await self._demand.wait()
+        self._servers = self._make()
+        await self._servers.run(self._made.set)
+
+    def states(self) -> Mapping[str, str]:
+        """How each configured server is doing."""
+        running = self._servers.states() if self._servers else {}
+        return {name: running.get(name, "not started") for name in self._wanted()}
+
+    async def tools(self) -> Sequence[Tool]:
+        wanted = self._wanted()
+        if not wanted and self._servers is None:
+            return ()
+        self._demand.set()
+        await self._made.wait()
+        assert self._servers is not None
+        self._servers.update(wanted)
+        return await self._servers.tools()
 
 
 class Background(Protocol):

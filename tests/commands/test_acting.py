@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def tool(name: str, **arguments: Any) -> dict[str, Any]:
 
 CODE = "def add(a, b):\n    return a - b\n"
 TEST = "from calc import add\n\nassert add(1, 2) == 3\nprint('passed')\n"
-VERIFY = f"{sys.executable} test_calc.py"
+VERIFY = "python3 test_calc.py"
 TASK = [
     tool("read", path="calc.py"),
     tool("plan", steps=["Mend add", "Say so"], verify=VERIFY, summary="add subtracts."),

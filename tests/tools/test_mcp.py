@@ -18,9 +18,9 @@ from sidecar.approvals import content_hash
 from sidecar.conversations import ToolKind
 from sidecar.interfaces import Tool, ToolCall, ToolUse
 from sidecar.settings import McpServer, mcp_problem
+from sidecar.toolbox import LateSource
 from sidecar.tools import mcp
 from sidecar.tools.mcp import McpServers, resolved
-from sidecar.tools.mcp_source import McpSource
 from tests.requirements import proves
 
 pytest.importorskip("mcp", reason="needs the extra 'mcp'")
@@ -231,8 +231,12 @@ async def test_names_that_fall_together_are_told_apart(tmp_path: Path) -> None:
 
 @proves("MCP", "P12")
 async def test_nothing_is_loaded_while_no_server_is_configured() -> None:
-    source = McpSource(dict, "")
+    def never() -> Any:
+        raise AssertionError("nobody asked for it")
+
+    source = LateSource(dict, never)
     assert await source.tools() == ()
+    assert source.states() == {}
 
 
 @proves("MCP", "P10")
