@@ -48,7 +48,8 @@ def run(args: Namespace) -> int:
     if report.problem:
         screen.error(report.problem, f"The {report.entries} entries before it are whole.")
         return 1
-    screen.line(f"{report.entries} entries, none changed, none missing.")
+    many = "1 entry" if report.entries == 1 else f"{report.entries:,} entries"
+    screen.line(f"{many}, none changed, none missing.")
     screen.line(f"head {report.head}")
     return 0
 
