@@ -33,7 +33,7 @@ INTERPRETERS = """
 python pythonw pypy node nodejs deno bun perl ruby php lua luajit tsx ts-node raku groovy scala
 jshell
 """
-SAFE_BEGINNINGS = frozenset({"-m", "-V", "--version", "--test", "--check"})
+SAFE_BEGINNINGS = frozenset({"-V", "--version", "--test", "--check"})
 """What an interpreter may be told first, apart from the name of a file."""
 UNSAFE_MODULES = frozenset({"code", "pdb", "timeit", "runpy", "trace", "cProfile", "asyncio"})
 """Of Python: they run a text or what they read."""
