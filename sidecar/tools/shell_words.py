@@ -12,10 +12,10 @@ import sys
 
 MOST_CHARACTERS, MOST_PARTS = 16_384, 50
 
-WORD = r"""(?!=)(?:[\w./:,@%+=-]|'[ -&(-~]*'|"[ #%-\[\]^_a-~]*")+"""
+WORD = r"""(?!(?:''|"")*=)(?:[\w./:,@%+=-]|'[ -&(-~]*'|"[ #%-\[\]^_a-~]*")+"""
 """Without quotes only letters, digits and signs that mean nothing to any shell; in single quotes
 all of ASCII that can be seen; in double quotes that without `$`, backtick, backslash and `!`.
-No `=` in front: zsh looks up the program that follows it."""
+No `=` in front, nor behind empty quotes: zsh looks up the program that follows it."""
 
 PART = re.compile(rf"{WORD}(?:[ \t]+{WORD})*", re.ASCII)
 JOINT = re.compile(r"[ \t]*(?:(?:&&|\|\|?)[ \t\n]*|(?P<end>[;\n])[ \t\n]*)")

@@ -187,6 +187,7 @@ def every_shell() -> list[list[str]]:
 @example("a\n;b")
 @example("a;;b")
 @example("a=b c")
+@example("a ''=b")
 @example("a '\\' b")
 @example("a ''\"\"'' ''''")
 @example('a \'b\'"\'"c"d"')
@@ -301,7 +302,7 @@ def test_no_more_than_so_much() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", " ", "\n", ";", "&&", "a &&", "a |", "a\n&& b", "a;;", "; a"]
+    "command", ["", " ", "\n", ";", "&&", "a =b", "a ''=b", "a &&", "a |", "a\n&& b", "a;;", "; a"]
 )
 def test_what_is_not_a_chain(command: str) -> None:
     assert simple_commands(command) is None
