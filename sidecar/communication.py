@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -35,14 +37,75 @@ BUDGET: Mapping[str, int] = {"messages": 20, "tool_calls": 200, "tokens": 1_000_
 """Of all that one prompt of the user's may set off in other agents."""
 ROOTS_KEPT = 1_000
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_ROLE = re.compile(r"(?im)^(\s*)((?:system|assistant|user|tool|developer)\s*:)")
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    r"\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
+_ALIKE = str.maketrans(
+    "аеорсухіѕјһԁԛԝАВЕКМНОРСТХІЅЈοαıΟΑΕΗΙΜΝΤΥ꞉∶ː▁\r\u2028\u2029",
+    "aeopcyxisjhdqwABEKMHOPCTXISJoaiOAEHIMNTY:::_\n\n\n",
+)
+"""Letters of other scripts that look like ours, and what else ends a line."""
+
+_SPEAKER = r"(?:system|assistant|user|tool|developer|human)"
+_TAG = r"""(?:\w+:)?(?:
+    (?:tool|function)_(?:calls?|uses?|results?|responses?|outputs?) | invoke | parameter | function
+    | system | system[-_](?:prompt|reminder) | assistant | human | think | thinking
+    | s | bos | eos | pad | unk | start_of_turn | end_of_turn | start_of_image )"""
+_BRACKET = r"/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS?|RESULTS?|CONTENT))"
+_KEY = r"(?:tool_calls?|tool_call_id|tool_use_id|function_call)"
+_TYPE = r"(?:tool_use|tool_result|tool_call|function_call|function_call_output)"
+
+_JOINERS = r"\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef"
+
+_EDITS = [
+    # They hold emoji and some scripts together, and among our letters they only hide words.
+    (rf"(?<![^\x00-\x7f])(?P<here>[{_JOINERS}]+)(?![{_JOINERS}\u20e3])", ""),
+    # Another speaker's turn: `system:`, `### System prompt:`, `**Assistant**:`, `[Human]:`.
+    (
+        rf"""^[^\S\n]*+(?P<here>)(?=[\#*_`\[( \t]{{0,16}}{_SPEAKER}
+        (?:[ _-](?:prompt|message|instructions?|reminder|turn))?[*_`\])\s]{{0,16}}:)""",
+        "> ",
+    ),
+    # What a model's template or a parser of tool calls goes by: a gap after the sign that opens it.
+    (r"<\|(?P<here>)(?=[^\s|<>]{1,64}\|?>)", " "),
+    (rf"<(?P<here>)(?=/?{_TAG}(?:[\s/>]|\Z))", " "),
+    (r"<<(?P<here>)(?=/?SYS>>)", " "),
+    (rf"\[(?P<here>)(?={_BRACKET}\])", " "),
+    (rf"""["'](?P<here>)(?={_KEY}\\?["']\s*:)""", " "),
+    (rf"""["']type\\?["']\s*:\s*\\?["'](?P<here>)(?={_TYPE}\\?["'])""", " "),
+]
+"""What is done `here`, wherever a pattern is found in what `text` looks like."""
+_PATTERNS = [(re.compile(pattern, re.I | re.M | re.X), new) for pattern, new in _EDITS]
 
 
 def sanitised(text: str) -> str:
-    """`text` without control and direction characters, and with lines that look like another
-    speaker's turn quoted, so that one agent cannot speak as somebody else to the next."""
-    return _ROLE.sub(r"\1> \2", _CONTROL.sub("", text))
+    """`text` without characters that cannot be seen, with lines that look like another speaker's
+    turn quoted, and with a gap in what looks like a tool call or a model's own token, so that one
+    agent cannot speak as somebody else to the next. What is clean stays as it is."""
+    text = _UNSEEN.sub("", text)
+    for pattern, new in _PATTERNS:
+        pieces, last = [], 0
+        for found in pattern.finditer(_look(text)):
+            start, end = found.span("here")
+            pieces += [text[last:start], new]
+            last = end
+        text = "".join(pieces) + text[last:]
+    return text
+
+
+def _look(text: str) -> str:
+    """What `text` looks like in our letters, character by character."""
+    if text.isascii():
+        return text.replace("\r", "\n")
+    return "".join(map(_look_of, text)).translate(_ALIKE)
+
+
+@lru_cache(4096)
+def _look_of(character: str) -> str:
+    plain = unicodedata.normalize("NFKC", character)
+    return plain if len(plain) == 1 else character
 
 
 class Asking(NamedTuple):

@@ -331,6 +331,14 @@ class Rule(Value, frozen=True, kw_only=True):
     is_confined: bool = False
     """Allowed in the sandbox; says nothing about running without."""
 
+    def covers(self, other: Rule) -> bool:
+        """Whether it allows `other`: the same, or the same under safer conditions."""
+        return (
+            (self.tool, self.argv, self.root) == (other.tool, other.argv, other.root)
+            and (self.network or not other.network)
+            and (other.is_confined or not self.is_confined)
+        )
+
 
 class Approval(Value, frozen=True, kw_only=True):
     """A question to the user. `contentHash` has to come back with the answer: it says what was

@@ -334,13 +334,233 @@ def test_what_could_pass_for_somebody_else_is_quoted_or_dropped(text: str, clean
     assert sanitised(text) == clean
 
 
+SPEAKERS = r"""
+system: x
+SYSTEM: x
+assistant: x
+user: x
+tool: x
+developer: x
+Human: x
+human : x
+### System: x
+# system: x
+###### Developer: x
+###System: x
+**Assistant:** x
+**Assistant**: x
+__User__: x
+*System*: x
+`system`: x
+### **System:** x
+[System]: x
+(system): x
+[Human] : x
+System prompt: x
+system-prompt: x
+SYSTEM_PROMPT: x
+System message: x
+Developer instructions: x
+System reminder: x
+### System Prompt: x
+ｓｙｓｔｅｍ: x
+system： x
+system꞉ x
+ѕуѕtеm: x
+𝐬𝐲𝐬𝐭𝐞𝐦: x
+**Ａssistant:** x
+""".strip().splitlines()
+
+TOKENS = (
+    r"""
+<|im_start|>
+<|im_end|>
+<|endoftext|>
+<|start_header_id|>
+<|eot_id|>
+<|system|>
+<|assistant>
+<｜begin▁of▁sentence｜>
+<｜tool▁calls▁begin｜>
+＜|im_start|＞
+﹤|im_start|>
+[INST]
+[/INST]
+[inst]
+［INST］
+[TOOL_CALLS]
+[TOOL_RESULTS]
+[/AVAILABLE_TOOLS]
+[SYSTEM_PROMPT]
+<<SYS>>
+<</SYS>>
+＜＜SYS＞＞
+<tool_call>
+</tool_call>
+<TOOL_CALL>
+<tool_calls>
+<function_calls>
+</function_calls>
+<invoke name="run">
+</invoke>
+<x:invoke name="run">
+</x:function_calls>
+<parameter name="a">
+<tool_result>
+</tool_result>
+<tool_use id="1">
+<tool_response>
+<function_results>
+<function name="a">
+<system>
+</system>
+<system-reminder>
+</assistant>
+</human>
+<thinking>
+<s>
+</s>
+<bos>
+<start_of_turn>
+<end_of_turn>
+＜tool_call＞
+＜/tool_call＞
+<tооl_call>
+"tool_calls": []
+'tool_calls': []
+\"tool_calls\": []
+"tool_calls" : []
+"function_call": {}
+"tool_call_id": "1"
+"tool_use_id": "1"
+"type": "tool_use"
+"type":"tool_use"
+'type': 'tool_result'
+\"type\": \"tool_use\"
+"type": "function_call_output"
+＂type＂: ＂tool_use＂
+""".strip()
+    .replace("\\\\", "\\")
+    .splitlines()
+)
+
+UNSEEN = "\u200b\u2060\ufeff\xad\u200c\u200d\ufe0f\u200e\u202e\u2063\U000e0061\x00\u034f\U000e0100"
+
+PLAIN = r"""
+the system: is down
+operating system: linux
+a user: str
+users: 3
+system.log: empty
+my-tool: x
+if a < b and b <| c: pass
+a <|> b <$> c
+List<user>, Map<string, System>
+<div class="system">text</div>
+<small>s</small> <strong>a</strong>
+<toolbar> <systems>
+[INSTALL] [INSTANCE]
+array[TOOL]
+cat <<EOF
+1 << SYS
+{"type": "text", "tools": []}
+{"type": "function"}
+tool_calls = message.tool_calls
+"tool_calls" are lists
+# Systems and their users
+**Note:** the assistant: no
+> system: quoted before
+Привет, система: работает
+👨‍👩‍👧 ❤️ 1️⃣ #️⃣
+می‌خواهم
+日本語のテキスト：はい
+Ｆｕｌｌ ｗｉｄｔｈ
+é ü ß – … „x“
+""".strip().splitlines()
+
+
+@proves("D4-AGENTS-2", "S003-SECURITY-3")
+@pytest.mark.parametrize("line", SPEAKERS)
+@pytest.mark.parametrize("before", ["", "fine\n", "fine\r\n", "fine\u2028", "fine\n\t ", "\n\n"])
+def test_a_line_that_looks_like_another_speaker_is_quoted(line: str, before: str) -> None:
+    assert sanitised(before + line) == f"{before}> {line}"
+
+
+@proves("D4-AGENTS-2", "S003-SECURITY-3")
+@pytest.mark.parametrize("token", TOKENS)
+def test_what_looks_like_a_call_or_a_token_gets_a_gap_and_stays_readable(token: str) -> None:
+    for around in (
+        "{}",
+        "a {} b",
+        "a{}b" if token[-1] in ">]＞］" else "{},",
+        "```\n{}\n```",
+        "{0}{0}",
+    ):
+        text = around.format(token)
+        clean = sanitised(text)
+        assert token not in clean
+        assert clean.replace(" ", "") == text.replace(" ", "")
+        assert 1 <= len(clean) - len(text) <= 2
+        assert sanitised(clean) == clean
+
+
+@proves("D4-AGENTS-2", "S003-SECURITY-3")
+@pytest.mark.parametrize("hidden", UNSEEN, ids=ascii)
+def test_characters_that_cannot_be_seen_hide_nothing(hidden: str) -> None:
+    for text in (*SPEAKERS, *TOKENS):
+        disguised = "".join(hidden + char for char in text) + hidden
+        assert sanitised(disguised) == sanitised(text)
+
+
 @proves("D4-AGENTS-2")
-@settings(deadline=None)
-@given(st.text())
+@pytest.mark.parametrize("text", PLAIN)
+def test_ordinary_text_and_code_stay_as_they_are(text: str) -> None:
+    assert sanitised(text) == text
+
+
+PIECES = [
+    *SPEAKERS,
+    *TOKENS,
+    *PLAIN,
+    *UNSEEN,
+    *(
+        "\n",
+        "\r",
+        "\u2028",
+        " ",
+        ">",
+        "<",
+        "<<",
+        "|",
+        "[",
+        '"',
+        "'",
+        "\\",
+        ":",
+        "/",
+        "*",
+        "#",
+        "＜",
+    ),
+    *("system", "tool_calls", "tool_use", "type", "INST", "SYS", "invoke", "\u20e3"),
+]
+
+
+@proves("D4-AGENTS-2")
+@settings(deadline=None, max_examples=300)
+@given(st.text() | st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_what_is_clean_stays_so(text: str) -> None:
     once = sanitised(text)
     assert not any(ord(char) < 32 and char not in "\t\n\r" for char in once)
-    assert sanitised(once).replace("> ", "") == once.replace("> ", "")
+    assert sanitised(once) == once
+
+
+@pytest.mark.parametrize(
+    "piece", [" ", "\n", "<", "#", '"type":', '"type" ', "\u200d", "[", "é ", "system"]
+)
+def test_a_long_text_is_as_clean_as_a_short_one(piece: str) -> None:
+    text = piece * 20_000
+    assert sanitised(text + "\n<|im_start|>").endswith("\n<| im_start|>")
 
 
 async def test_the_message_that_arrives_is_the_clean_one_and_so_is_the_answer() -> None:

@@ -1,8 +1,8 @@
-"""What a shell would run, for commands so plain that every shell agrees on it.
+"""What a text for the shell runs, for as long as that is beyond doubt.
 
-Everything that is understood here is on a list of what is plain. Whatever is not on it (an
-expansion, a redirection, an assignment, a word with a meaning of its own) makes the whole command
-one that nobody can judge beforehand, and it is asked about.
+A whitelist: only what every POSIX shell (dash, bash, zsh, ksh, busybox) reads the same way is read
+at all. Whatever is left out costs the user one more question; whatever is read wrongly would run a
+command that nobody allowed.
 """
 
 from __future__ import annotations
@@ -10,87 +10,73 @@ from __future__ import annotations
 import re
 import sys
 
-MOST_PARTS = 50
-LONGEST = 16 * 1024
+MOST_CHARACTERS, MOST_PARTS = 16_384, 50
 
-_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
-"""Text that means itself, outside of quotes."""
-_SINGLE = re.compile(r"'([\x20-\x26\x28-\x7e]*)'")
-_DOUBLE = re.compile(r'"([\x20\x23\x25-\x5b\x5d-\x5f\x61-\x7e]*)"')
-"""Without `!`, `"`, `$`, backslash and backtick: what is left means itself in any shell."""
-_BLANKS = re.compile(r"[ \t]+")
-_JOINT = re.compile(r"&&|\|\||;|\||\n")
+WORD = r"""(?!(?:''|"")*=)(?:[\w./:,@%+=-]|'[ -&(-~]*'|"[ #%-\[\]^_a-~]*")+"""
+"""Without quotes only letters, digits and signs that mean nothing to any shell; in single quotes
+all of ASCII that can be seen; in double quotes that without `$`, backtick, backslash and `!`.
+No `=` in front, nor behind empty quotes: zsh looks up the program that follows it."""
 
-_WITH_A_MEANING = frozenset(
-    {
-        # Words of the grammar, of one shell or another.
-        *("if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until"),
-        *("for", "in", "select", "function", "time", "coproc", "repeat", "foreach", "end"),
-        *("nocorrect", "noglob", "always", "namespace"),
-        # Commands of the shell that change what later ones mean, or run something else.
-        *("eval", "exec", "source", ".", "alias", "unalias", "export", "readonly", "local"),
-        *("declare", "typeset", "set", "unset", "shopt", "setopt", "unsetopt", "trap", "cd"),
-        *("pushd", "popd", "builtin", "command", "enable", "hash", "let", "read", "mapfile"),
-        *("readarray", "getopts", "shift", "return", "break", "continue", "exit", "logout"),
-        *("umask", "ulimit", "jobs", "fg", "bg", "wait", "disown", "suspend", "fc", "history"),
-        *("bind", "complete", "autoload", "emulate", "zmodload", "integer", "float"),
-    }
-)
+PART = re.compile(rf"{WORD}(?:[ \t]+{WORD})*", re.ASCII)
+JOINT = re.compile(r"[ \t]*(?:(?:&&|\|\|?)[ \t\n]*|(?P<end>[;\n])[ \t\n]*)")
+"""A newline may follow every operator but go before none: `a` and then, below, `&& b` is an error.
+Of `;;`, `|&` and `&&&` a sign remains, which no word begins with."""
+
+_WORD = re.compile(WORD, re.ASCII)
+_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+_PROGRAM = re.compile(r"(?:\.{0,2}/)?\w[\w.+/-]*", re.ASCII)
+"""No `=`, which would make it an assignment; no `-`, `%`, `.` or `:` in front or alone."""
+
+NOT_PROGRAMS = """
+if then elif else fi for foreach while until repeat do done case in esac select function time coproc
+end nocorrect noglob namespace always
+alias array autoload bg bind bindkey break builtin bye caller cd chdir command compadd comparguments
+compcall compctl compdescribe compfiles compgen compgroups complete compopt compound compquote
+compset comptags comptry compvalues continue declare dirs disable disown echotc echoti emulate
+enable enum eval exec exit export fc fg float functions getln getopts hash help hist history integer
+jobs kill let limit local log login logout mapfile nameref newgrp nohup popd print printf private
+pushd pushln r read readarray readonly redirect rehash return sched set setopt shift shopt source
+stop suspend test times trap ttyctl type typeset ulimit umask unalias unfunction unhash unlimit
+unset unsetopt vared wait whence where which zcompile zformat zle zmodload zparseopts zregexparse
+zstyle
+"""
+"""What some grammar reserves, and builtins: they change what comes after them (`cd`, `export`,
+`printf -v`), run their arguments (`eval`, `command`), evaluate them (`test -v 'a[$(b)]'`), or are a
+builtin in one shell and a program or nothing in another. Missing are those that do what the program
+of that name does: `echo`, `true`, `false`, `pwd`, `sleep`."""
+_NOT_PROGRAMS = frozenset(NOT_PROGRAMS.split())
 
 
 def simple_commands(
     command: str, platform: str = sys.platform
 ) -> tuple[tuple[str, ...], ...] | None:
-    """The words of each part of a chain joined by `&&`, `||`, `;`, `|` or a line end; None where
-    their meaning is not beyond doubt. Always None on Windows: what `cmd.exe` makes of a text
-    depends on the program that gets it."""
-    if platform == "win32" or len(command) > LONGEST:
+    """The argv of each part of a chain joined by `&&`, `||`, `;`, `|` or newlines.
+
+    None for anything else: expansions, redirections, `&`, assignments, comments, reserved words,
+    builtins that matter, signs that are not plain ASCII; and always on Windows, where every
+    program takes its command line apart as it likes and cannot be judged from outside."""
+    if platform == "win32" or len(command) > MOST_CHARACTERS or not command.isascii():
         return None
     parts: list[tuple[str, ...]] = []
-    words: list[str] = []
-    at, text = 0, command.strip(" \t\n")
-    while at < len(text):
-        if joint := _JOINT.match(text, at):
-            if not words:
-                return None
-            parts.append(tuple(words))
-            words = []
-            at = joint.end()
-            # A joint may be followed by line ends, and each but the last one needs a command.
-            while joint[0] != ";" and at < len(text) and text[at] in " \t\n":
-                at += 1
-        elif blanks := _BLANKS.match(text, at):
-            at = blanks.end()
-        else:
-            word, at = _word(text, at)
-            if word is None:
-                return None
-            words.append(word)
-    if words:
-        parts.append(tuple(words))
-    elif not text.endswith(";") or not parts:
-        return None
-    if len(parts) > MOST_PARTS or any(_has_a_meaning(part) for part in parts):
-        return None
-    return tuple(parts)
+    command = command.strip(" \t\n")
+    position = 0
+    while found := PART.match(command, position):
+        argv = tuple(_unquoted(word) for word in _WORD.findall(found[0]))
+        if not _PROGRAM.fullmatch(argv[0]) or argv[0] in _NOT_PROGRAMS:
+            return None
+        if len(parts) == MOST_PARTS:
+            return None
+        parts.append(argv)
+        if found.end() == len(command):
+            return tuple(parts)
+        joint = JOINT.match(command, found.end())
+        if joint is None:
+            return None
+        position = joint.end()
+        if position == len(command) and joint["end"]:
+            return tuple(parts)
+    return None
 
 
-def _word(text: str, at: int) -> tuple[str | None, int]:
-    """The word that begins here and where it ends; None for one that is not plain."""
-    pieces: list[str] = []
-    while at < len(text) and text[at] not in " \t\n;|&":
-        for form in (_PLAIN, _SINGLE, _DOUBLE):
-            if piece := form.match(text, at):
-                pieces.append(piece[form.groups])
-                at = piece.end()
-                break
-        else:
-            return None, at
-    if at < len(text) and text[at] == "&" and text[at : at + 2] != "&&":
-        return None, at  # in the background
-    return ("".join(pieces) if pieces else None), at
-
-
-def _has_a_meaning(words: tuple[str, ...]) -> bool:
-    first = words[0]
-    return not first or "=" in first or first in _WITH_A_MEANING or first[0] in "%+-:@,="
+def _unquoted(word: str) -> str:
+    return _QUOTED.sub(lambda quoted: quoted[1] or quoted[2] or "", word)

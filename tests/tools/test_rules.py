@@ -1,387 +1,438 @@
-"""What is allowed for good: commands word by word, and nothing that only looks like them."""
+"""Commands that are allowed for always: these, and not one other."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import shlex
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.conversations import Rule
-from sidecar.tools.rules import proposed
-from sidecar.tools.shell_words import LONGEST, MOST_PARTS, simple_commands
-from tests.requirements import proves
+from sidecar.tools.rules import proposed, runs_what_it_is_given
+from sidecar.tools.shell_words import simple_commands
+from tests.tools.stubs import Stubs, shells
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="about a POSIX shell")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="about POSIX shells")
 
-ROOT = "/w"
 APPROVED = (("pytest", "-q"), ("git", "status"), ("make", "test"))
-RULES = frozenset(Rule(tool="run", argv=argv, root=ROOT) for argv in APPROVED)
-SHELLS = [path for name in ("sh", "bash", "dash", "busybox") if (path := shutil.which(name))]
+HERE: dict[str, Any] = {
+    "folder": "/w",
+    "network": False,
+    "is_confined": True,
+    "roots": ("/w", "/other"),
+    "platform": "linux",
+}
 
-EVERYDAY = """
+
+def allowed(command: str, rules: Iterable[Rule], **run: Any) -> bool:
+    """As the gate decides it: everything that would have to be allowed for good is."""
+    needed = proposed(command, **run)
+    known = tuple(rules)
+    return bool(needed) and all(any(one.covers(need) for one in known) for need in needed)
+
+
+def rule(*argv: str, **more: Any) -> Rule:
+    return Rule(**{"tool": "run", "argv": argv, "root": "/w", "is_confined": True, **more})
+
+
+RULES = tuple(rule(*argv) for argv in APPROVED)
+TEXTS = [" ".join(argv) for argv in APPROVED]
+
+# ---- what is allowed runs what was approved and nothing else ----
+
+
+def harmless() -> Iterator[str]:
+    """Other ways to write what is approved."""
+    joints = [" && ", ";", " ; ", "\n", "|", " | ", " || ", "&&", "&&\n", ";\n\n", "||\n "]
+    for one in TEXTS:
+        program, argument = one.split()
+        yield from (one, f" {one}", f"{one}\n", f"{one};", f"\n\n{one}", f"{one} \t", f"{one} ;\n")
+        yield from (f"{program}  {argument}", f"{program}\t{argument}", f"'{program}' {argument}")
+        yield from (
+            f'"{program}" "{argument}"',
+            f"{program} '{argument}'",
+            f"'{program}'\t''{argument}",
+        )
+        yield f"{program[0]}\"{program[1:]}\" {argument[0]}'{argument[1:]}'"
+        for joint in joints:
+            yield from (one + joint + other for other in TEXTS)
+    yield ";".join(["git status"] * 50)
+
+
+def hostile() -> Iterator[str]:
+    """Everything around an approved command that could make it run something more."""
+    evil = ["touch evil", "pytest -q -p evil", "git status -s", "make", "rm -rf ."]
+    for one in TEXTS:
+        program, argument = one.split()
+        for other in evil:
+            for joint in ("&&", "||", ";", "|", "\n", "&", "|&", "\r", "\r\n", ";;", " && \\\n"):
+                yield f"{one}{joint}{other}"
+                yield f"{other} {joint} {one}"
+            yield from (f"{one} $({other})", f"{one} `{other}`", f'{one} "$({other})"')
+            yield from (f"{one} <({other})", f"{one} >({other})", f"{one} & {other}")
+            yield from (f"{one} #\n{other}", f"{one} <<E\n$({other})\nE", f"$({other}) {one}")
+            yield from (f"{one}\\\n{other}", f"({other}); {one}", f"{{ {other}; }}; {one}")
+            yield from (f"if {one}; then {other}; fi", f"! {other}", f"eval '{other}'; {one}")
+            yield from (f"trap '{other}' EXIT; {one}", f"alias {program}='{other}'\n{one}")
+            yield from (f"{program}() {{ {other}; }}; {one}", f"function {program} {{ {other}; }}")
+            for sign in "\u2028\u2029\x85\x0b\x0c\x00\x1b\x08\x7f":
+                yield f"{one}{sign}{other}"
+        for sign in (
+            *("\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u00ad", "\u00a0", "\u3000"),
+            *("\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2069"),
+            *("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\r", "\x00", "\x1b", "\x08", "\x7f"),
+            *("\ud800", "\u0301", "\u180e", "\U000e0061", "\uff1b", "\uff5c", "\uff06", "\u2215"),
+        ):
+            yield from (f"{one}{sign}", f"{sign}{one}", f"{program}{sign}{argument}")
+            yield from (f"{program} {sign}{argument}", f"{program} '{argument}{sign}'")
+        for more in (
+            *("-exec", "-c x", "--upload-pack=x", "--output=x", "--basetemp=/", "-p x", "-o a=b"),
+            *("-f /tmp/m", "SHELL=x", "--eval=x", "--", "-", "-C /", "--git-dir=x", "> x", ">x"),
+            *(">> x", "2>&1", "2>x", "< x", "<x", "&> x", ">| x", "<> x", "<<< x", "<<-E", ">&2"),
+            *("$IFS", "$HOME", "${x}", "${x:-y}", "$((1+1))", "$[1+1]", "$@", "$*", "$?", "$$"),
+            *("{a,b}", "{1..3}", "*", "?", "[ab]", "**", "~", "~root", "!!", "!$", "!-1", "^a^b"),
+            *("# x", "#x", "\\", "\\\\", "'", '"', "`", "$", "&", "(", ")", "{", "}", "<", ">"),
+            *("$'x'", '$"x"', "'\\''", '"\\""', "@(a|b)", "+(a)", "%1", "=ls", "''", '""', ";;"),
+        ):
+            yield from (f"{one} {more}", f"{program} {more} {argument}", f"{one} && {one} {more}")
+        for before in (
+            *("A=b", "PATH=.", "LD_PRELOAD=x", "A+=b", "A[0]=b", "IFS=x;", "PATH=. &&", "A='b'"),
+            *("env", "env A=b", "command", "builtin", "exec", "eval", "sudo", "time", "nohup", "!"),
+            *(
+                "export A=b;",
+                "cd / &&",
+                "cd ..;",
+                "pushd /;",
+                ". ./x;",
+                "source x;",
+                "set -e;",
+                "-",
+            ),
+            *("unset PATH;", "alias a=b;", "trap x EXIT;", "umask 0;", "ulimit -c 1;", "hash -r;"),
+            *("xargs", "sh -c", "bash", "nice", "timeout 1", "noglob", "nocorrect", "coproc", "if"),
+            *("while", "for", "case", "{", "(", "((", "[[", "function", "$", "`", "'", '"', "\\"),
+            *(
+                "~/",
+                "./",
+                "/tmp/",
+                "../",
+                "bin/",
+                "x/",
+                ">",
+                "<",
+                "2>",
+                "#",
+                ":;",
+                ":",
+                "printf -v",
+            ),
+            *("read x;", "test 1;", "[ 1 ];", "let x=1;", "typeset A=b;", "local A=b;", "shift;"),
+        ):
+            yield from (f"{before} {one}", f"{before}{one}")
+        yield from (f"{program}${{IFS}}{argument}", f"{program}$IFS{argument}", program, argument)
+        yield from (f"'{one}'", f'"{one}"', f"{program}' '{argument}", f"{program}\\ {argument}")
+        yield from (one.upper(), f"{program}{argument}", f"{program}; {argument}", one + " " + one)
+        yield from ("".join(chr(ord(c) + 0xFEE0) if c != " " else c for c in one), f"\\{one}")
+        yield from (
+            f"{program}\n{argument}",
+            f"{program} \\\n{argument}",
+            f"{program} {argument[:-1]}",
+        )
+        yield from (";".join([one] * 51), f"{one};" * 60, f"{one}{' ' * 16_400};touch evil")
+    yield from (" ", "", ";", "pytest", "\n", "&&", "pytest -q &&", "&& pytest -q", "|| make test")
+    # Cyrillic and Greek look-alikes.
+    yield from (
+        "p\u0443test -q",
+        "git st\u0430tus",
+        "m\u0430ke test",
+        "\u0440ytest -q",
+        "git \u0455tatus",
+    )
+
+
+HARMLESS, HOSTILE = sorted(set(harmless())), sorted(set(hostile()))
+
+
+def test_there_are_many_of_both() -> None:
+    assert len(HOSTILE) >= 1000
+    assert len(HARMLESS) >= 100
+    assert set(HARMLESS).isdisjoint(HOSTILE)
+
+
+def test_other_ways_to_write_what_is_approved_are_allowed() -> None:
+    assert [command for command in HARMLESS if not allowed(command, RULES, **HERE)] == []
+
+
+def test_nothing_around_an_approved_command_is_allowed_with_it() -> None:
+    assert [command for command in HOSTILE if allowed(command, RULES, **HERE)] == []
+
+
+@pytest.mark.parametrize("name", shells())
+def test_what_is_allowed_runs_what_is_approved_and_nothing_beyond(
+    name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    stubs = Stubs(tmp_path_factory.mktemp("stubs"))
+    for program in ("pytest", "git", "make", "touch", "rm", "evil"):
+        stubs.add(program)
+    ran = [
+        argv
+        for command in (*HARMLESS, *HOSTILE)
+        if allowed(command, RULES, **HERE)
+        for argv in stubs.run(shells()[name], command)
+    ]
+    beyond = [argv for argv in ran if argv not in APPROVED]
+    assert beyond == []
+    assert len(ran) >= len(HARMLESS)
+
+
+PIECES = ("-q", "status", "test", "git", ";", "&&", "||", "|", *"'\"\\$`&>\n", "x")
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([*TEXTS, *PIECES]),
+        max_size=8,
+    ).map(" ".join)
+)
+def test_allowed_is_no_more_than_the_parts(command: str) -> None:
+    parts = simple_commands(command, "linux")
+    assert allowed(command, RULES, **HERE) == (parts is not None and set(parts) <= set(APPROVED))
+
+
+# ---- the conditions ----
+
+
+@pytest.mark.parametrize(
+    ("made", "run", "is_allowed"),
+    [
+        ({}, {}, True),
+        ({}, {"is_confined": False}, False),
+        ({"is_confined": False}, {"is_confined": False}, True),
+        ({"is_confined": False}, {}, True),
+        ({}, {"network": True}, False),
+        ({"network": True}, {"network": True}, True),
+        ({"network": True}, {}, True),
+        ({"network": True}, {"network": True, "is_confined": False}, False),
+        ({"is_confined": False}, {"network": True}, False),
+        ({}, {"folder": "/other"}, False),
+        ({}, {"folder": "/w/sub"}, False),
+        ({}, {"folder": "/w/"}, False),
+        ({}, {"folder": "/w", "roots": ("/other",)}, False),
+        ({"root": "/"}, {}, False),
+        ({"root": "/w/sub"}, {"folder": "/w/sub"}, False),
+        ({"tool": "edit"}, {}, False),
+        ({}, {"platform": "win32"}, False),
+    ],
+)
+def test_a_rule_is_good_for_what_it_was_made_for_or_safer(
+    made: dict[str, Any], run: dict[str, Any], is_allowed: bool
+) -> None:
+    assert allowed("pytest -q", [rule("pytest", "-q", **made)], **{**HERE, **run}) is is_allowed
+
+
+def test_every_part_needs_a_rule_that_is_good_here() -> None:
+    rules = [rule("pytest", "-q"), rule("make", "test", root="/other")]
+    assert allowed("pytest -q", rules, **HERE)
+    assert not allowed("pytest -q && make test", rules, **HERE)
+    assert not allowed("pytest -q", [], **HERE)
+
+
+def test_a_rule_survives_being_written_down() -> None:
+    for one in (RULES[0], rule("a", "", "b c", network=True, is_confined=False)):
+        assert msgspec.json.decode(msgspec.json.encode(one), type=Rule) == one
+
+
+# ---- what is proposed ----
+
+
+def test_a_rule_is_proposed_for_each_part_once() -> None:
+    rules = proposed("npm run build && npm test; npm test", **{**HERE, "network": True})
+    assert rules == (
+        rule("npm", "run", "build", network=True),
+        rule("npm", "test", network=True),
+    )
+
+
+@pytest.mark.parametrize("more", [{"folder": "/w/sub"}, {"platform": "win32"}, {"roots": ()}])
+def test_nothing_is_proposed_that_would_never_be_allowed(more: dict[str, Any]) -> None:
+    assert proposed("pytest -q", **{**HERE, **more}) == ()
+
+
+PROPOSED = """
 pytest -q tests/test_a.py
-python -m pytest -x
-npm run build && npm test
-npx tsc --noEmit
-git log --oneline | head -5
-git diff --stat HEAD
-git show HEAD:src/a.py
-cargo test -- --nocapture
-cargo build --release
-go test ./src/...
-go vet ./...
-make -j4 test
-make clean; make
-ruff check .
-ruff format --check src tests
-mypy --strict sidecar
-tox -e py311
+python -m pytest -q
+python3 scripts/dev.py check
+python --version
+node --test
+node scripts/build.js
 uv run pytest -q
-poetry run pytest
-pip list
-node --version
+npm run build
+npm test
+cargo test -- --nocapture
+go test ./...
+git log --oneline
+git diff --stat
+make -j4 test
+gcc -c a.c
+grep -c a b.txt
+find . -name '*.py'
+tar -xzf a.tgz
+docker compose up -d
+head -5
 ls -la
-ls src/sidecar
-cat README.md
-head -n 20 a.txt
-wc -l a.py b.py
-grep -rn "def main" src
-grep -n 'a b' a.txt || echo none
-echo "Hello there"
-mkdir -p build/out
-cmake -S . -B build && cmake --build build
-ctest --output-on-failure
-mvn -q test
-gradle test --info
-dotnet test --no-build
-bundle exec rspec spec/a_spec.rb
-composer test
-php -l a.php
-rustfmt --check src/main.rs
-clang-format -n src/a.c
-gcc -Wall -o a a.c
-terraform validate
-kubectl get pods -n default
-date +%Y-%m-%d
-true
-which python3
-uname -a
-df -h
-tree -L 2
-diff a.txt b.txt
-sort a.txt | uniq | wc -l
-file a.bin
-stat a.txt
-pwd
-id -un
-hostname
-pre-commit run --all-files
-bazel test //src:all
-ninja -C build
-meson test -C build
-jest --ci --runInBand
-vitest run
+./gradlew test
+""".strip().splitlines()
+
+NEVER = """
+sh -c 'a'
+/bin/sh -c 'a'
+sh
+bash
+bash x.sh
+dash -c a
+zsh -c a
+./bash -c a
+BASH -c a
+bash5 -c a
+busybox sh
+python
+python -c 'a'
+python3.11 -c a
+/usr/bin/python3 -c a
+python -
+python -i
+python -u -c a
+python -Ic a
+python -m code
+python -m timeit a
+python -m
+python /dev/stdin
+Python.exe -c a
+pypy3 -c a
+node
+node -e a
+node -p a
+node --eval=a
+node -r a b.js
+deno eval a
+bun x a
+perl -e a
+perl -ne a
+ruby -e a
+php -r a
+lua -e a
+env
+env A=b c
+/usr/bin/env python a.py
+xargs rm
+a | xargs rm
+parallel a
+sudo ls
+doas ls
+su -c a
+ssh host a
+nice a
+timeout 5 a
+setsid a
+stdbuf -o0 a
+strace a
+watch a
+script -c a
+find . -exec rm x
+find . -name a -execdir rm x
+find . -ok rm x
+fd -x rm
+fd . -X rm
+rg --pre a b
+sort --compress-program=a b
+tar xf a --to-command=b
+tar xf a --checkpoint-action=exec=b
+tar -I a -xf b
+tar --use-compress-program=a -xf b
+rsync -e a b c
+rsync -ave a b c
+git -c core.pager=a log
+git --config-env=a=b log
+git --exec-path=a status
+git clone --upload-pack=a b
+git fetch --upload-pack a b
+git ls-remote --upload-pack=a b
+git push --receive-pack=a b
+git rebase --exec a b
+git rebase -x a b
+git bisect run a
+git submodule foreach a
+git grep -Oa b
+git grep --open-files-in-pager=a b
+git apply
+git filter-branch --tree-filter a
+git difftool --extcmd=a
+make -f -
+make -f-
+make --file=-
+make --eval=a
+make SHELL=a
+make -f /dev/stdin
+make -f /dev/fd/0
+make -f /proc/self/fd/0
+uv run python -c a
+uv run sh -c a
+poetry run python
+npx a
+npm exec a
+pnpm dlx a
+uvx a
+pipx run a
+docker run a b
+docker exec a b
+kubectl exec a b
+go test -exec a
+go build -toolexec a
+awk 'BEGIN {system("a")}'
+sed 's/a/b/e' c
+vim -c a
+m4 a
+sqlite3 a.db
+psql
+tee Makefile
+patch
+dd of=a
+tmux new a
+nc -l 1
+pytest -q && sh x
+eval a
+exec a
+command a
+pytest $(a)
+pytest -q > a
+cd / && ls
+A=b pytest
 """.strip().splitlines()
 
 
-@proves("RULES")
-@pytest.mark.parametrize("command", EVERYDAY)
-def test_everyday_commands_are_understood(command: str) -> None:
-    found = simple_commands(command, "linux")
-    if "..." in command:
-        assert found is not None
-        return
-    assert found, command
+@pytest.mark.parametrize("command", PROPOSED)
+def test_an_ordinary_command_can_be_allowed_for_always(command: str) -> None:
+    rules = proposed(command, **HERE)
+    assert rules
+    assert allowed(command, rules, **HERE)
 
 
-@proves("RULES")
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        ("a b", (("a", "b"),)),
-        ("a  'b c'\t\"d e\"f", (("a", "b c", "d ef"),)),
-        ("a && b || c; d | e\nf", (("a",), ("b",), ("c",), ("d",), ("e",), ("f",))),
-        ("a ''", (("a", ""),)),
-        ("a;", (("a",),)),
-        ("  a &&\n  b  ", (("a",), ("b",))),
-        ("a 'it $costs `nothing` \\ here'", (("a", "it $costs `nothing` \\ here"),)),
-    ],
-)
-def test_words_and_parts_are_those_of_the_shell(
-    command: str, words: tuple[tuple[str, ...], ...]
-) -> None:
-    assert simple_commands(command, "linux") == words
+@pytest.mark.parametrize("command", NEVER)
+def test_what_runs_whatever_it_is_given_is_asked_about_each_time(command: str) -> None:
+    assert proposed(command, **HERE) == ()
+    parts = simple_commands(command, "linux") or ()
+    assert not allowed(command, [rule(*argv) for argv in parts], **HERE)
+    assert not parts or any(map(runs_what_it_is_given, parts))
 
 
-PREFIXES = (
-    *(
-        "FOO=1 ",
-        "PATH=. ",
-        "LD_PRELOAD=./a.so ",
-        "GIT_DIR=x ",
-        "env ",
-        "sudo ",
-        "exec ",
-        "command ",
-    ),
-    *(
-        "eval ",
-        "time ",
-        "! ",
-        "nohup ",
-        "xargs ",
-        "sh -c ",
-        "\\",
-        "$(echo) ",
-        "`true` ",
-        "{ ",
-        "( ",
-    ),
-    *(
-        "if true; then ",
-        "for i in 1; do ",
-        "function x() { ",
-        "cd / && ",
-        ". ./a && ",
-        "alias a=b; ",
-    ),
-    *("trap evil EXIT; ", "export A=b; ", "set -x; ", "> a ", "< a ", "2>&1 ", "<<< x ", "#\n"),
-    *(
-        "evil; ",
-        "evil && ",
-        "evil || ",
-        "evil | ",
-        "evil\n",
-        "evil & ",
-        "\u200b",
-        "\u00a0",
-        "\ufeff",
-    ),
-    *("'evil' ; ", '"evil" && ', "./", "/tmp/", "~/", "../", "%1 ", "=", "-", "@", "coproc "),
-)
-SUFFIXES = (
-    *(
-        " --rootdir=/",
-        " -p evil",
-        " -c evil.ini",
-        " -o addopts=--pdb",
-        " ; evil",
-        ";evil",
-        " && evil",
-    ),
-    *(
-        "&&evil",
-        " || evil",
-        " | evil",
-        "|evil",
-        "\nevil",
-        "\r\nevil",
-        "\revil",
-        " & evil",
-        "& evil",
-    ),
-    *(" > out", ">out", " >> out", " 2> out", " < in", " <<EOF\nx\nEOF", " <<< x", " $(evil)"),
-    *(" `evil`", " ${IFS}evil", "${IFS}evil", " $IFS$9evil", " $'evil'", " $((1))", " {a,b}", " *"),
-    *(
-        " ?",
-        " [a]",
-        " ~",
-        " ~root",
-        " !!",
-        " !evil",
-        " \\\nevil",
-        " \\",
-        " #",
-        " '",
-        ' "',
-        " ''",
-        ' ""',
-    ),
-    *(" -exec evil", " --upload-pack=evil", " --output=/etc/passwd", " -c core.pager=evil", " --"),
-    *(" \u202eevil", " \u200bevil", "\u00a0evil", "\u2028evil", "\x85evil", "\x0bevil", "\x0cevil"),
-    *(" \x00evil", " \x1b[2Jevil", " \uff1b evil", "\uff06\uff06 evil", " ;; evil", " |& evil"),
-    *(
-        " <(evil)",
-        " >(evil)",
-        " &> out",
-        " >& out",
-        " >| out",
-        " 3>&1",
-        " && cd / && evil",
-        " \tevil",
-    ),
-)
-WHOLE = (
-    *("", " ", "\n", ";", "&&", "|", "&", "()", "{}", "evil", "pytest", "pytest -Q", "Pytest -q"),
-    *("pytest  -qq", "pytest -q -q", "pytest-q", "'pytest -q'", '"pytest -q"', "pytest '-q' x"),
-    *("git", "git  statusx", "git status .", "git -c a=b status", "git --exec-path=. status"),
-    *("git status\u200b", "git\u00a0status", "make  test2", "make test test", "make -f evil test"),
-    *("make SHELL=evil test", "make test=1", "\u0440ytest -q", "pytest -\u0051", "pytest \u2010q"),
-)
-
-
-JOINTS = (" && ", ";", " | ", "\n", "||")
-
-
-def vectors() -> list[str]:
-    plain = [" ".join(argv) for argv in APPROVED]
-    made = [
-        *plain,
-        *(f"{prefix}{command}" for prefix, command in itertools.product(PREFIXES, plain)),
-        *(f"{command}{suffix}" for command, suffix in itertools.product(plain, SUFFIXES)),
-        *(f"{a} && {b}{s}" for a, b in itertools.permutations(plain, 2) for s in SUFFIXES[:14]),
-        *(f"{a}{j}{b}" for a, b in itertools.permutations(plain, 2) for j in JOINTS),
-        *WHOLE,
-        " && ".join(plain * 20),
-        "; ".join(["pytest -q"] * (MOST_PARTS + 1)),
-        f"pytest -q {'x' * LONGEST}",
-    ]  # fmt: skip
-    return list(dict.fromkeys(made))
-
-
-def is_allowed(command: str) -> bool:
-    rules = proposed(command, folder=ROOT, roots=[ROOT], network=False, is_confined=False)
-    return bool(rules) and set(rules) <= RULES
-
-
-class Stubs:
-    """Programs that write down how they were called, and nothing else on the way to them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._bin = folder / "bin"
-        self._bin.mkdir()
-        self._log = folder / "log"
-        self._work = folder / "work"
-        self._work.mkdir()
-
-    def add(self, name: str) -> None:
-        stub = self._bin / name
-        if not stub.exists():
-            stub.write_text(
-                # In one piece: the parts of a pipe run at the same time.
-                f"#!/bin/sh\nprintf '%s\\0' {shlex.quote(name)} \"$@\" '\n' >>'{self._log}'\n"
-            )
-            stub.chmod(0o755)
-
-    def run(self, shell: str, command: str) -> list[tuple[str, ...]]:
-        self._log.write_bytes(b"")
-        program = [shell, "sh"] if shell.endswith("busybox") else [shell]
-        subprocess.run(
-            [*program, "-c", command],
-            env={"PATH": str(self._bin), "HOME": str(self._work)},
-            cwd=self._work,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=20,
-            check=False,
-        )
-        calls: list[tuple[str, ...]] = []
-        words: list[str] = []
-        for word in os.fsdecode(self._log.read_bytes()).split("\0")[:-1]:
-            if word == "\n":
-                calls.append(tuple(words))
-                words = []
-            else:
-                words.append(word)
-        return calls
-
-    def left(self) -> list[str]:
-        return os.listdir(self._work)
-
-
-@pytest.fixture
-def stubs(tmp_path: Path) -> Iterator[Stubs]:
-    made = Stubs(tmp_path)
-    for name in ("pytest", "git", "make", "evil"):
-        made.add(name)
-    yield made
-    assert made.left() == []
-
-
-@proves("RULES", "P9")
-def test_of_500_commands_none_does_more_than_was_allowed(stubs: Stubs) -> None:
-    commands = vectors()
-    assert len(commands) >= 500
-    allowed = [command for command in commands if is_allowed(command)]
-    assert {" ".join(argv) for argv in APPROVED} <= set(allowed)
-    assert 20 <= len(allowed) <= 80, "chains of what is allowed are, and hardly anything else"
-    for command in allowed:
-        for shell in SHELLS:
-            assert set(stubs.run(shell, command)) <= set(APPROVED), (shell, command)
-
-
-PLAIN = ("a", "b", '"c d"', "'e $f'", "-x", "x/y", "''", '"it\'s"', "a'b'\"c\"", "%%", "..")
-ODD = ("&&", "||", ";", "|", "a=b", "$a", ">", ":", "\\", "&", "\n", "#")
-pieced = st.lists(st.sampled_from([*PLAIN, *ODD]), max_size=8).map(" ".join)
-called = st.lists(st.sampled_from(PLAIN), max_size=3).map(lambda more: " ".join(["a", *more]))
-chained = st.lists(called, min_size=1, max_size=4).flatmap(
-    lambda parts: st.sampled_from((" && ", "; ", " | ", "\n", ";", "||")).map(
-        lambda joint: joint.join(parts)
-    )
-)
-words = (
-    chained
-    | pieced
-    | st.text(st.sampled_from("ab-_=.:/@% '\"\\$`!#&|;<>(){}[]*?~^\n\t\r\u00a0é0"), max_size=14)
-)
-
-
-@proves("RULES", "P9")
-@settings(max_examples=150, deadline=None)
-@given(text=words)
-def test_what_is_understood_is_what_the_shell_runs(
-    text: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    found = simple_commands(text, "linux")
-    if found is None or any("/" in argv[0] for argv in found):
-        return
-    made = Stubs(tmp_path_factory.mktemp("stubs"))
-    for argv in found:
-        if argv[0] in ("..", ":"):
-            return
-        made.add(argv[0])
-    for shell in SHELLS:
-        ran = made.run(shell, text)
-        assert set(ran) <= set(found), (shell, text)
-        if "|" not in text:
-            assert ran == list(found), (shell, text)
-
-
-@proves("RULES")
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("sh -c 'pytest -q'", "bash run.sh", "python -c 'print(1)'", "python", "node -e 1"),
-        *("perl -e 1", "env pytest", "xargs rm", "sudo make", "find . -exec rm", "rm -rf build"),
-        *("pytest -q | tee out", "/bin/sh -c evil", "python3.11 -", "curl https://a.b"),
-    ],
-)
-def test_what_runs_whatever_it_is_given_is_never_allowed_for_good(command: str) -> None:
-    assert simple_commands(command, "linux") is not None
-    assert proposed(command, folder=ROOT, roots=[ROOT], network=False, is_confined=True) == ()
-
-
-@proves("RULES")
-def test_a_rule_holds_where_and_as_it_was_made() -> None:
-    ask = {"folder": ROOT, "roots": [ROOT], "network": False, "is_confined": True}
-    (rule,) = proposed("pytest -q", **ask)  # type: ignore[arg-type]
-    assert rule == Rule(tool="run", argv=("pytest", "-q"), root=ROOT, is_confined=True)
-    for other in ({"network": True}, {"is_confined": False}, {"folder": "/v", "roots": ["/v"]}):
-        assert rule not in proposed("pytest -q", **{**ask, **other})  # type: ignore[arg-type]
-    assert proposed("pytest -q", **{**ask, "folder": "/w/sub"}) == ()  # type: ignore[arg-type]
-    twice = proposed("pytest -q && pytest -q", **ask)  # type: ignore[arg-type]
-    assert twice == (rule,)
-
-
-@proves("RULES")
-def test_on_windows_nothing_is_understood() -> None:
-    assert simple_commands("pytest -q", "win32") is None
+@settings(deadline=None)
+@given(st.text() | st.lists(st.sampled_from([*PROPOSED, *NEVER, ";", "&&"])).map(" ".join))
+def test_what_is_proposed_allows_the_command_and_only_this(command: str) -> None:
+    rules = proposed(command, **HERE)
+    assert allowed(command, rules, **HERE) is bool(rules)
+    assert not allowed(command + " x", rules, **HERE) or not rules
