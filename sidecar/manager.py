@@ -7,9 +7,8 @@ wait for a turn and the settings; the agents are the pool's, the conversations t
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 import anyio
 import msgspec
@@ -17,7 +16,6 @@ import msgspec
 from . import log
 from .agent import OWNED_ELSEWHERE, Agent
 from .approvals import Approvals
-from .audit import AuditAction, AuditEntry
 from .capabilities import AgentCapability
 from .communication import AgentCommunication, Asking, answer_to
 from .conversations import (
@@ -47,7 +45,6 @@ from .interfaces import (
     ConversationStore,
     NewConversation,
     StartedTurn,
-    TouchedFile,
     TurnOutcome,
 )
 from .journal import Journal
@@ -55,10 +52,10 @@ from .lifecycle import AgentInfo, Failure, PreservedState
 from .log import Stopwatch
 from .pool import AgentPool, MakeProvider, MakeTools
 from .reply import Flusher
+from .rewinding import MakeUndo, Rewinding
 from .settings import Config, Problem, problems
 from .turn import OnOutput, error_of, unwatched
 from .waiters import Waiter, Waiters
-from .work import UndoneFile, UndoState
 
 logger = logging.getLogger(__name__)
 
@@ -70,18 +67,6 @@ STOP_PATIENCE = 5.0
 """Seconds that another window gets to stop its turn in a conversation that is to be deleted."""
 SLOW_SWITCH_MS = 500
 """S003-SWITCH: a switch that takes longer is logged as a warning."""
-
-
-class FileUndo(Protocol):
-    """Puts back what turns changed in files."""
-
-    async def preview(self, touched: Sequence[TouchedFile]) -> Sequence[UndoneFile]: ...
-    async def put_back(
-        self, touched: Sequence[TouchedFile], *, force: bool
-    ) -> Sequence[UndoneFile]: ...
-
-
-MakeUndo = Callable[[Conversation], FileUndo]
 
 
 class SettingsUpdate(msgspec.Struct, frozen=True):
@@ -113,7 +98,7 @@ class AgentManager:
         self.session_id = session_id
         self.roots = roots
         self.waiters = Waiters()
-        self._make_undo = make_undo
+        self.rewinding = Rewinding(store, self.runs_here, make_undo)
         self.on_state: Callable[[AgentInfo], None] = lambda _: None
         self.on_degraded: Callable[[str | None], None] = lambda _: None
         self.on_output: OnOutput = unwatched
@@ -511,62 +496,6 @@ class AgentManager:
             await self.cancel_turn(conversation_id)  # of another window
         await self.store.delete(conversation_id)
         self.journal.forget(conversation_id)
-
-    async def rewind(
-        self,
-        conversation_id: str,
-        to_message_id: str | None,
-        *,
-        preview: bool,
-        files: bool = False,
-        force: bool = False,
-    ) -> tuple[tuple[str, ...], tuple[UndoneFile, ...]]:
-        """Hide the messages after one and, with `files`, put back what their turns changed.
-
-        Files first, so that a crash in between leaves something that can be asked for again.
-        Raises `Conflict`, and nothing is done, if a file was changed since by somebody else,
-        unless `force`.
-        """
-        undone: tuple[UndoneFile, ...] = ()
-        if files or preview:
-            undone = await self._undo_files(conversation_id, to_message_id, preview, force)
-        hidden = await self.store.rewind(conversation_id, to_message_id, preview=preview)
-        return hidden, undone
-
-    async def _undo_files(
-        self, conversation_id: str, to_message_id: str | None, preview: bool, force: bool
-    ) -> tuple[UndoneFile, ...]:
-        touched = await self.store.touched_files(conversation_id, to_message_id)
-        if not touched or self._make_undo is None:
-            return ()
-        undo = self._make_undo(await self.store.get(conversation_id))
-        seen = await undo.preview(touched)
-        if preview:
-            return tuple(seen)
-        if self.runs_here(conversation_id):
-            raise InvalidState(
-                "A turn is running in this conversation.",
-                conversation_id=conversation_id,
-                hint="Cancel it first.",
-            )
-        hindered = [f.path for f in seen if f.state in (UndoState.CONFLICT, UndoState.FAILED)]
-        if hindered and not force:
-            raise Conflict(
-                f"Changed since by somebody else: {', '.join(hindered[:10])}. Nothing was undone.",
-                conversation_id=conversation_id,
-                hint="Look with `preview`; `force` puts them back all the same.",
-            )
-        done = await undo.put_back(touched, force=force)
-        back = [(f.root, f.path) for f in done if f.state in (UndoState.DONE, UndoState.SAME)]
-        entry = AuditEntry(
-            action=AuditAction.REWIND,
-            allowed=True,
-            why="user",
-            conversation_id=conversation_id,
-            count=len(back),
-        )
-        await self.store.mark_undone(conversation_id, to_message_id, back, entry)
-        return tuple(done)
 
     async def take_over(self, conversation_id: str, *, force: bool) -> AgentInfo:
         """Own the conversation, and run here what waits in it. Raises `Conflict` while another

@@ -36,7 +36,8 @@ from .faces.stdio import reader_of, room_in
 from .faces.watchdog import Watchdog, editor_is_gone, leave_within, receive_signals
 from .interfaces import ModelProvider
 from .journal import Journal
-from .manager import AgentManager, FileUndo
+from .manager import AgentManager
+from .rewinding import FileUndo
 from .settings import Config, McpServer, patched, problems
 from .stores.sqlite import SqliteStore
 from .toolbox import LateSource, Servers, Toolbox

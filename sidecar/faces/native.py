@@ -292,7 +292,7 @@ class NativeFace:
 
     @method("conversation/rewind")
     async def rewind(self, params: wire.Rewind) -> wire.RewindResult:
-        hidden, files = await self._manager.rewind(
+        hidden, files = await self._manager.rewinding.rewind(
             params.conversation_id,
             params.to_message_id,
             preview=params.preview,
