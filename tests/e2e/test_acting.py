@@ -115,8 +115,9 @@ def test_talk_and_files_are_rewound_together_after_a_look(spawn: Spawn, folder: 
     assert len(seen["hidden"]) == 4
     assert (folder / "a.txt").read_text() == "two\nmore\n"
 
+    mark = len(client.frames)
     hanging = ask(client, c, "hang")
-    client.event(c, "turnStarted", after=len(client.frames) - 1)
+    client.event(c, "turnStarted", after=mark)
     assert client.error("conversation/rewind", rewind)["data"]["type"] == "INVALID_STATE"
     assert (folder / "a.txt").read_text() == "two\nmore\n"
     client.call("agent/cancel", {"conversationId": c})
