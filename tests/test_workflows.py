@@ -420,10 +420,11 @@ async def test_a_plan_that_waits_can_be_answered_by_name() -> None:
 def test_progress_is_read_off_the_parts() -> None:
     plan = {"steps": ["One", "Two"]}
     parts = [
-        SteeringPart(text="Step 1 of 2: One"),
+        SteeringPart(text="Step 1 of 2: One", by="workflow"),
         ToolCallPart(tool_call_id="p", name="plan", arguments=plan),
         ToolResultPart(tool_call_id="p", content=ACCEPTED),
-        SteeringPart(text="Step 1 of 2: One\n\nDo"),
+        SteeringPart(text="Step 1 of 2: One\n\nDo", by="workflow"),
+        SteeringPart(text="Step 2 of 2: Two"),
         SteeringPart(text="by the way"),
     ]
     assert progress_of(parts) == (plan_of(plan), 1)

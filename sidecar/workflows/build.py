@@ -177,7 +177,8 @@ def progress_of(parts: Iterable[Part]) -> Progress:
             if not part.is_error and part.content == ACCEPTED:
                 plan, begun = plan_of(calls[part.tool_call_id]), 0
         elif isinstance(part, SteeringPart) and plan is not None and begun < len(plan.steps):
-            begun += part.text.startswith(f"{step_line(begun, plan)}: ")
+            is_ours = part.by == "workflow"  # what the user types is no step
+            begun += is_ours and part.text.startswith(f"{step_line(begun, plan)}: ")
     return Progress(plan, begun)
 
 
