@@ -48,6 +48,9 @@ test("what is always allowed is not asked again, until that is taken back", asyn
   await chat.approval.waitFor();
   await chat.approval.getByRole("button", { name: "Deny" }).click();
   await chat.approval.waitFor({ state: "detached" });
+
+  await workbench.command("Sidecar: Show What Agents Did");
+  await workbench.page.locator(".view-lines").filter({ hasText: /none.missing/ }).waitFor();
 });
 
 test("a protected file is marked, and never always allowed", async ({ workbench, server }) => {

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import * as vscode from "vscode";
 
+import { showAudit } from "./acting/audit";
 import { getFeedback } from "./acting/feedback";
 import { managePersonas } from "./acting/personas";
 import { manageRules } from "./acting/rules";
@@ -60,6 +61,7 @@ export function registerCommands(host: CommandHost): vscode.Disposable[] {
       getFeedback({ hub: host.hub, editor: host.editor, show: (id) => show(host, id) }, uri, uris),
     managePersonas: () => managePersonas(host.hub),
     manageRules: () => manageRules(host.hub),
+    showAudit: () => showAudit(host.hub),
     stop: () => stop(host),
     setMode: () => setMode(host),
     setKey: (secret?: SecretName) => setKey(host, secret),

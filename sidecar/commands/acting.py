@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..conversations import ContextFile
-from ..wire.methods import Personas, RewindResult, Rules
+from ..wire.methods import Audit, Personas, RewindResult, Rules
 from ..work import UndoneFile, UndoState
 from .approving import style_of
 from .config import UsageError
@@ -86,6 +86,20 @@ def rules(chat: Chat, rest: str) -> None:
         how = "in the sandbox" if rule.is_confined else "not confined"
         network = ", with network" if rule.network else ""
         chat.screen.line(f"{place:>4}  {shlex.join(rule.argv)}  ({rule.root}, {how}{network})")
+
+
+def audit(chat: Chat, _: str) -> None:
+    """What agents did here lately, and whether the whole record is whole."""
+    from .audit import line_of
+
+    conversation = chat.conversation.conversation_id if chat.conversation else None
+    found: Audit = chat.session.call("audit/read", conversation_id=conversation, limit=20)
+    for entry in found.entries:
+        chat.screen.line(f"  {line_of(entry)}")
+    if found.report is not None and found.report.problem:
+        chat.screen.error(found.report.problem)
+    else:
+        chat.screen.line("The whole record is whole: none changed, none missing.", "dim")
 
 
 def undo(chat: Chat, _: str) -> None:

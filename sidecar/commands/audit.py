@@ -57,9 +57,13 @@ def run(args: Namespace) -> int:
 def print_entry(entry: AuditEntry, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(entry).decode())
-        return
+    else:
+        print(printable(line_of(entry)))
+
+
+def line_of(entry: AuditEntry) -> str:
     when = datetime.fromtimestamp(entry.at / 1000).strftime("%Y-%m-%d %H:%M:%S")
     verdict = "allowed" if entry.allowed else "denied"
     what = " ".join(filter(None, (entry.action, entry.tool)))
     where = " → ".join(filter(None, (entry.conversation_id, entry.other_id)))
-    print(printable(f"{when}  {verdict:<7}  {what:<20} {entry.why:<12} {where}"))
+    return f"{when}  {verdict:<7}  {what:<20} {entry.why:<12} {where}"

@@ -231,6 +231,7 @@ COMMANDS: Mapping[str, Command] = {
     "/personas": Command(acting.personas, "/personas", "who can review, or be talked to"),
     "/persona": Command(acting.persona, "/persona [ID]", "talk to one of them"),
     "/rules": Command(acting.rules, "/rules [remove N]", "what is allowed for good"),
+    "/audit": Command(acting.audit, "/audit", "what agents did here, and were kept from doing"),
     "/retry": Command(retry, "/retry", "ask again what was stopped or failed"),
     "/rename": Command(rename, "/rename TITLE", "call this conversation something else"),
     "/export": Command(

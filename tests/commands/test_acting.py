@@ -128,12 +128,13 @@ def test_a_script_that_says_yes_to_everything_does_not_say_it_to_protected_files
 @proves("FEEDBACK", "PERSONAS")
 def test_files_are_reviewed_from_the_terminal_without_an_account(shell: Shell) -> None:
     (shell.folder / "a.py").write_text("try:\n    x()\nexcept:\n    pass  # TODO\n")
-    done = shell.run("chat", input="/feedback a.py @security @newcomer\n/personas\n")
+    done = shell.run("chat", input="/feedback a.py @security @newcomer\n/personas\n/audit\n")
     assert "# Feedback on `a.py`" in done.stdout
     assert "## Major (1)" in done.stdout
     assert "`a.py:3` Catches everything" in done.stdout
     assert "(Security, Newcomer)" in done.stdout
     assert "correctness  Correctness" in done.stdout
+    assert "The whole record is whole" in done.stdout
     wrong = shell.run("chat", input="/feedback\n/feedback nothing.py\n/feedback a.py @eve\n")
     assert "Which files?" in wrong.stderr + wrong.stdout
     assert "There is no file nothing.py" in wrong.stderr + wrong.stdout

@@ -152,14 +152,14 @@ def test_output_is_shown_to_who_follows_while_the_command_runs(spawn: Spawn, fol
 def test_feedback_whose_process_was_killed_is_finished_by_the_next(
     spawn: Spawn, folder: Path
 ) -> None:
-    """Both reviewers have begun and neither has ended when the process is killed. Whoever asks
+    """Three reviewers have begun and none has ended when the process is killed. Whoever asks
     with the same key again, in whatever process, gets the one report."""
     review = '```json\n{"rating": 4, "summary": "Good.", "findings": []}\n```'
     client = start(spawn, folder)
     file = {"uri": (folder / "a.txt").as_uri()}
     personas = [
         {"personaId": id_, "name": id_.title(), "instruction": f"You are {id_}."}
-        for id_ in ("fast", "slow")
+        for id_ in ("fast", "slow", "late")
     ]
     for persona in personas:
         client.call("persona/save", {"persona": persona})
@@ -168,7 +168,7 @@ def test_feedback_whose_process_was_killed_is_finished_by_the_next(
     params = {
         "conversationId": c,
         "contextFiles": [file],
-        "personaIds": ["fast", "slow"],
+        "personaIds": ["fast", "slow", "late"],
         "requestKey": "once",
     }
     client.start_request("feedback/run", params)
@@ -182,7 +182,11 @@ def test_feedback_whose_process_was_killed_is_finished_by_the_next(
     again.call("settings/update", {"settings": {"script": [{"text": review}]}})
     done = again.call("feedback/run", params)
     assert done["turn"]["stopReason"] == "endTurn"
-    assert [(r["name"], r["rating"]) for r in done["reviews"]] == [("Fast", 4), ("Slow", 4)]
+    assert [(r["name"], r["rating"]) for r in done["reviews"]] == [
+        ("Fast", 4),
+        ("Slow", 4),
+        ("Late", 4),
+    ]
     assert done["report"].startswith("# Feedback on `a.txt`")
     listed = again.call("conversation/list")["conversations"]
     assert [conversation["conversationId"] for conversation in listed] == [c]
