@@ -17,7 +17,7 @@ from sidecar.conversations import (
     ToolKind,
     ToolResultPart,
 )
-from sidecar.errors import Conflict, NotFound
+from sidecar.errors import Conflict, InvalidState, NotFound
 from sidecar.events import ApprovalRequested, ApprovalResolved
 from sidecar.interfaces import ModelStop, Subject, ToolCall
 from tests.fakes import FakeTool
@@ -210,3 +210,20 @@ async def test_a_rule_settles_only_what_it_names_in_full_and_never_what_is_prote
         assert (len(tool.calls) == 1) == (not asks)
         asked = [e.approval for e in world.events if isinstance(e, ApprovalRequested)]
         assert all(question.always == (() if is_protected else rules) for question in asked)
+
+
+@proves("RULES")
+async def test_what_offers_no_rule_cannot_be_allowed_for_good_and_waits_on() -> None:
+    tool = FakeTool("write", kind=ToolKind.EDIT)
+    async with living(WANTS, "done", tools=(tool,)) as world, anyio.create_task_group() as tasks:
+        sent = await asking(world, tasks)
+        asked = question(world)
+        with pytest.raises(InvalidState, match="for good"):
+            await world.manager.approvals.respond(
+                asked.approval_id, "allow", asked.content_hash, always=True
+            )
+        assert await world.store.inner.open_approvals() == (asked,)
+        assert await world.store.inner.rules() == []
+        await world.manager.approvals.respond(asked.approval_id, "deny", asked.content_hash)
+        await sent.done.wait()
+        assert tool.calls == []
