@@ -238,8 +238,10 @@ async def test_personas_are_listed_saved_and_deleted() -> None:
         service = PersonasService(world.store.inner)
         assert tuple(await service.all()) == BUILT_IN
         await service.save(ADA)
-        own = Persona(persona_id="security", name="Mallory", instruction="You attack.")
-        await service.save(own)
+        own = Persona(
+            persona_id="security", name="Mallory", instruction="You attack.", is_built_in=True
+        )
+        assert not (await service.save(own)).is_built_in
         found = await service.all()
         assert [p.name for p in found] == ["Correctness", "Mallory", "Newcomer", "Ada"]
         await service.delete("security")

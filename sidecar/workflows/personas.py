@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from ..errors import InvalidState, NotFound
 from ..interfaces import ConversationStore
 from ..work import Persona
@@ -63,8 +65,9 @@ class PersonasService:
         return tuple(found or (await self.all())[: len(BUILT_IN)])
 
     async def save(self, persona: Persona) -> Persona:
-        await self._store.save_persona(persona)
-        return persona
+        own = msgspec.structs.replace(persona, is_built_in=False)
+        await self._store.save_persona(own)
+        return own
 
     async def delete(self, persona_id: str) -> None:
         """One that came along is as it was again; without changes it cannot be deleted."""
