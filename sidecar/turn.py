@@ -9,6 +9,7 @@ from functools import partial
 from typing import Protocol
 
 import anyio
+import msgspec
 
 from .approvals import Approvals
 from .conversations import (
@@ -264,7 +265,7 @@ class Turn:
         part = self.reply.add(
             ToolCallPart(tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments)
         )
-        output = await self._use(call, part)
+        output = _whole(await self._use(call, part))
         part = self.reply.add(
             ToolResultPart(
                 tool_call_id=call.tool_call_id, content=output.content, is_error=output.is_error
@@ -305,6 +306,14 @@ class Turn:
             report=partial(self._on_output, conversation_id, turn_id, call.tool_call_id),
             keep=partial(self._store.keep_pre_image, conversation_id, turn_id),
         )
+
+
+def _whole(output: ToolOutput) -> ToolOutput:
+    """Without halves of characters, which a file's name may have and JSON has not."""
+    if output.content.isascii():
+        return output
+    content = output.content.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return msgspec.structs.replace(output, content=content)
 
 
 def _stop_reason(stop: ModelStop) -> StopReason:

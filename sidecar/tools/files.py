@@ -86,6 +86,8 @@ class Workspace:
         if problem := refusal(name, sys.platform):
             raise Refused(f"{name[:200]!r} cannot be used: {problem}")
         inside: list[Entry] = []
+        named: list[Entry] = []
+        """Where the name begins with that of the folder: what a new file is meant to be."""
         for label, root in self.roots.items():
             head, _, tail = name.partition("/")
             for guess in [name] + [tail] * (head == label):
@@ -94,10 +96,15 @@ class Workspace:
                 except ValueError:  # a null byte, a lone surrogate
                     continue
                 if real == root or root in real.parents:
-                    inside.append(self._entry(label, real.relative_to(root).as_posix()))
+                    entry = self._entry(label, real.relative_to(root).as_posix())
+                    inside.append(entry)
+                    if guess is tail and head == label and len(self.roots) > 1:
+                        named.append(entry)
         if not inside:
             raise Refused(f"{name[:200]!r} is not inside the workspace folders.")
-        return next((e for e in inside if os.path.exists(e.root / e.relative)), inside[0])
+        return next(
+            (e for e in inside if os.path.exists(e.root / e.relative)), [*named, *inside][0]
+        )
 
     def files(self) -> list[Entry]:
         """Every file but the ignored, the generated and the likely secret."""
@@ -186,7 +193,13 @@ def _git_files(root: Path, roots: Collection[Path]) -> list[str]:
             # The repository's own configuration could name a program to run as its monitor.
             [git, "-c", "core.fsmonitor=false", "ls-files", "-coz", "--exclude-standard"],
             cwd=root,
-            env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
+            # Listing must run nothing: a repository can name a program to fetch with.
+            env=environment
+            | {
+                "GIT_OPTIONAL_LOCKS": "0",
+                "GIT_NO_LAZY_FETCH": "1",
+                "GIT_ALLOW_PROTOCOL": "none",
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=GIT_SECONDS,
@@ -199,9 +212,13 @@ def _git_files(root: Path, roots: Collection[Path]) -> list[str]:
     for name in dict.fromkeys(map(os.fsdecode, result.stdout.split(b"\0"))):
         if name.endswith("/"):  # another work tree inside this one
             names += [name + inner for inner in _walk(root / name)]
-        elif name and ".." not in name.split("/") and os.path.lexists(root / name):
-            names.append(name)  # one that is tracked but deleted is left out
-    return names
+        elif name and not name.startswith("/") and ".." not in name.split("/"):
+            if os.path.lexists(root / name):  # one that is tracked but deleted is left out
+                names.append(name)
+    # What an index names may lie behind a folder that is a link by now.
+    folders = {name.rpartition("/")[0] for name in names}
+    real = {f for f in folders if Path(os.path.realpath(root / f)) == root / f}
+    return [name for name in names if name.rpartition("/")[0] in real]
 
 
 def _walk(root: Path) -> list[str]:

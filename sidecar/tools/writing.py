@@ -117,14 +117,12 @@ def _put(place: Place, old: bytes | None, new: bytes | None) -> None:
         _write(fd, new)
         return
     mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-    draft = f"{name}.{secrets.token_hex(6)}.tmp"
+    draft = f".{secrets.token_hex(8)}.tmp"  # not longer than a name that is as long as it may be
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE, 0o600, dir_fd=folder)
     try:
+        if hasattr(os, "fchmod"):
+            os.fchmod(fd, mode)  # by its name somebody could have it be another file's
         _write(fd, new)
-        if folder is None:
-            os.chmod(draft, mode)
-        else:
-            os.chmod(draft, mode, dir_fd=folder)
         os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         os.unlink(draft, dir_fd=folder)

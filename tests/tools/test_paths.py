@@ -456,3 +456,42 @@ def test_windows_is_not_given_a_name_that_means_something_else(name: str) -> Non
 )
 def test_windows_gets_every_name_that_is_only_a_name(name: str) -> None:
     assert refusal(name, "win32") is None
+
+
+@proves("GUARD")
+async def test_an_index_that_lies_lists_nothing_outside(tree: Tree) -> None:
+    import subprocess
+
+    def git(*arguments: str, **more: Any) -> None:
+        subprocess.run(
+            ["git", *arguments], cwd=tree.inside, check=True, capture_output=True, **more
+        )
+
+    git("init", "-q")
+    blob = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    git("hash-object", "-w", "--stdin", input=b"")
+    git("update-index", "--add", "--cacheinfo", f"100644,{blob},gone/secret.txt")
+    (tree.inside / "gone").symlink_to(tree.outside)
+    names = [entry.name for entry in Workspace([tree.inside]).files()]
+    assert "a.txt" in names
+    assert "gone/secret.txt" not in names
+
+
+@proves("GUARD")
+async def test_with_several_folders_a_new_file_goes_where_its_name_says(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    tools = {t.spec.name: t for t in editing_tools([tmp_path / "a", tmp_path / "b"], None)}
+    await tools["create"].run({"path": "b/new.txt", "text": "x"})
+    assert (tmp_path / "b" / "new.txt").read_text() == "x"
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+@proves("GUARD")
+async def test_a_name_as_long_as_it_may_be_can_be_edited(tree: Tree) -> None:
+    path = tree.inside / ("n" * 251 + ".txt")
+    path.write_text("one\n")
+    path.chmod(0o640)
+    output = await tree.tools()["edit"].run({"path": path.name, "oldText": "one", "newText": "two"})
+    assert not output.is_error
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("two\n", 0o640)
