@@ -102,9 +102,8 @@ class Workspace:
                         named.append(entry)
         if not inside:
             raise Refused(f"{name[:200]!r} is not inside the workspace folders.")
-        return next(
-            (e for e in inside if os.path.exists(e.root / e.relative)), [*named, *inside][0]
-        )
+        there = (e for e in inside if os.path.exists(e.root / e.relative))
+        return next(there, (named or inside)[0])
 
     def files(self) -> list[Entry]:
         """Every file but the ignored, the generated and the likely secret."""
@@ -212,9 +211,13 @@ def _git_files(root: Path, roots: Collection[Path]) -> list[str]:
     for name in dict.fromkeys(map(os.fsdecode, result.stdout.split(b"\0"))):
         if name.endswith("/"):  # another work tree inside this one
             names += [name + inner for inner in _walk(root / name)]
-        elif name and not name.startswith("/") and ".." not in name.split("/"):
-            if os.path.lexists(root / name):  # one that is tracked but deleted is left out
-                names.append(name)
+        elif (
+            name
+            and not name.startswith("/")
+            and ".." not in name.split("/")
+            and os.path.lexists(root / name)  # one that is tracked but deleted is left out
+        ):
+            names.append(name)
     # What an index names may lie behind a folder that is a link by now.
     folders = {name.rpartition("/")[0] for name in names}
     real = {f for f in folders if Path(os.path.realpath(root / f)) == root / f}

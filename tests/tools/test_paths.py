@@ -463,9 +463,8 @@ async def test_an_index_that_lies_lists_nothing_outside(tree: Tree) -> None:
     import subprocess
 
     def git(*arguments: str, **more: Any) -> None:
-        subprocess.run(
-            ["git", *arguments], cwd=tree.inside, check=True, capture_output=True, **more
-        )
+        command = ["git", *arguments]
+        subprocess.run(command, cwd=tree.inside, check=True, capture_output=True, **more)
 
     git("init", "-q")
     blob = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
