@@ -65,7 +65,7 @@ def chained(before: bytes, entry: bytes) -> bytes:
     return hashlib.sha256(before + entry).digest()
 
 
-def verify(rows: Iterable[tuple[int, str, bytes]], count: int, head: bytes) -> AuditReport:
+def verify(rows: Iterable[tuple[int, str, bytes]], end: tuple[int, bytes] | None) -> AuditReport:
     """Check the rows (number from 1, entry, hash) in their order against their known end."""
     last, seen = GENESIS, 0
     for number, entry, digest in rows:
@@ -74,6 +74,9 @@ def verify(rows: Iterable[tuple[int, str, bytes]], count: int, head: bytes) -> A
         if chained(last, entry.encode("utf-8", "surrogatepass")) != digest:
             return _broken(seen, last, f"Entry {number} is not what was recorded.")
         last, seen = digest, number
+    if end is None:
+        return _broken(seen, last, "How it ends is not recorded any more.")
+    count, head = end
     if (seen, last) != (count, head):
         return _broken(seen, last, f"{count} entries were recorded, {seen} are there.")
     return AuditReport(entries=seen, head=last.hex())

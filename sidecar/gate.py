@@ -15,17 +15,18 @@ from .approvals import Approvals, Verdict, content_hash, verdict_in
 from .audit import AuditAction, AuditEntry
 from .conversations import AgentMode, Approval, ApprovalState, Rule
 from .errors import MessageProcessingFailed
-from .interfaces import StartedTurn, Subject, Tool, ToolCall
+from .interfaces import CHANGED, StartedTurn, Subject, Tool, ToolCall
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
-    """`refusal` is for the model; absent, the tool may run."""
+    """`refusal` is for the model; absent, the tool may run, and do what `subject` says."""
 
     why: str
     refusal: str | None = None
     approval: Approval | None = None
     content_hash: str | None = None
     tool: str | None = None
+    subject: Subject | None = None
 
     def entry(self, started: StartedTurn) -> AuditEntry:
         return AuditEntry(
@@ -52,7 +53,9 @@ class Gate:
         self._approvals = approvals
         self._rules = rules
         origin = started.entry.prompt.origin
-        self.modes: tuple[AgentMode, ...] = (started.mode, *(origin.modes if origin else ()))
+        # Who does not say what those before it might do is taken for the least of them.
+        others = (origin.modes or (AgentMode.CHAT,)) if origin else ()
+        self.modes: tuple[AgentMode, ...] = (started.mode, *others)
 
     def offered(self, tools: Mapping[str, Tool]) -> list[Tool]:
         """Those that the model is told of: none that it could never use."""
@@ -80,7 +83,7 @@ class Gate:
         subject = await tool.subject(call.arguments)
         hash_ = content_hash(call, subject)
         if await self._is_settled(subject):
-            return Admission(why="rule", tool=call.name, content_hash=hash_)
+            return Admission(why="rule", tool=call.name, content_hash=hash_, subject=subject)
         entry = self._started.entry
         answer = await self._approvals.ask(
             entry.conversation_id, self._started.turn_id, call, subject
@@ -93,13 +96,14 @@ class Gate:
             )
         elif content_hash(call, await tool.subject(call.arguments)) != answer.content_hash:
             why = "changed"
-            refusal = "What this is about has changed since the user allowed it. Ask again."
+            refusal = CHANGED
         return Admission(
             why=why,
             tool=call.name,
             refusal=refusal,
             approval=None if refusal else answer,
             content_hash=answer.content_hash,
+            subject=subject,
         )
 
     async def _is_settled(self, subject: Subject) -> bool:

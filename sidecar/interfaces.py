@@ -178,8 +178,19 @@ class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
     """Shows more of an output to whoever watches; the result says it again, in short."""
     keep: Callable[[PreImage], Awaitable[None]] = _keep_nothing
     """Stores what a file is about to lose. Returns when it is safe to change the file."""
+    subject: Subject | None = None
+    """What was allowed. A tool that finds something else by now does nothing (`still_is`)."""
+
+    def still_is(self, subject: Subject) -> bool:
+        """Whether `subject` is what was allowed. Also where nothing had to be."""
+        return self.subject is None or _shown(self.subject) == _shown(subject)
 
 
+def _shown(subject: Subject) -> tuple[str, str, JsonObject]:
+    return subject.title, subject.text, subject.state
+
+
+CHANGED = "What this is about has changed since it was allowed. Ask again."
 UNWATCHED = ToolUse()
 
 
@@ -681,6 +692,10 @@ class ConversationStore(Protocol):
         self, conversation_id: str | None = None, limit: int = 100
     ) -> Sequence[AuditEntry]:
         """The newest, in the order in which they were made."""
+        ...
+
+    async def was_allowed(self, conversation_id: str, content_hash: str) -> bool:
+        """Whether the record says that the user allowed exactly this there."""
         ...
 
     async def helpers(self, conversation_id: str) -> Sequence[str]:

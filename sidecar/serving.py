@@ -532,5 +532,5 @@ def make_tools(
 
     roots = [Path(root) for root in conversation.roots]
     tools = [*workspace_tools(roots, editor.read), *editing_tools(roots, editor)]
-    running, background = command_tools(roots, store)
+    running, background = command_tools(roots, store, store.path)
     return Toolbox([*tools, *running, asking], sources=[mcp], background=background)

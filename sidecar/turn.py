@@ -35,6 +35,7 @@ from .interfaces import (
     ModelStop,
     ModelUsage,
     StartedTurn,
+    Subject,
     TextDelta,
     Tool,
     ToolCall,
@@ -291,12 +292,13 @@ class Turn:
         if admission.refusal is not None:
             return ToolOutput(admission.refusal, is_error=True, is_refused=True)
         try:
-            return await self._tools[call.name].run(call.arguments, self._use_of(call))
+            use = self._use_of(call, admission.subject)
+            return await self._tools[call.name].run(call.arguments, use)
         except Exception:
             logger.exception("a tool failed", extra={"tool": call.name})
             return ToolOutput(f"'{call.name}' failed unexpectedly.", is_error=True)
 
-    def _use_of(self, call: ToolCall) -> ToolUse:
+    def _use_of(self, call: ToolCall, subject: Subject | None) -> ToolUse:
         started = self.started
         conversation_id, turn_id = started.entry.conversation_id, started.turn_id
         return ToolUse(
@@ -305,6 +307,7 @@ class Turn:
             tool_call_id=call.tool_call_id,
             report=partial(self._on_output, conversation_id, turn_id, call.tool_call_id),
             keep=partial(self._store.keep_pre_image, conversation_id, turn_id),
+            subject=subject,
         )
 
 

@@ -113,3 +113,6 @@ class ActsStore(OpenStore):
         self, conversation_id: str | None = None, limit: int = 100
     ) -> Sequence[AuditEntry]:
         return await self._read(lambda conn: audit.newest(conn, conversation_id, limit))
+
+    async def was_allowed(self, conversation_id: str, content_hash: str) -> bool:
+        return await self._read(lambda conn: audit.allowed(conn, conversation_id, content_hash))

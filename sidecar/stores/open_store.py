@@ -51,6 +51,7 @@ class OpenStore:
         self.store_id = opened.store_id
         self.change_no = opened.change_no
         """The newest change that this process knows of."""
+        self.path = opened.path
         self.is_shared = opened.path is not None
         self.was_left_unclean = opened.unclean
         self._seen = (0, 0)
@@ -164,6 +165,8 @@ class OpenStore:
 
     def _tidy(self, writer: Database) -> None:
         """What `shrink` does, a step at a time behind whatever else is to be written."""
+        if self._closed:  # it was asked for just before
+            return
         if writer.give_back_some():
             self._write_lane.post(lambda: self._tidy(writer))
         else:

@@ -21,7 +21,7 @@ from ..ids import new_id, now_ms
 from . import pages
 from .backup import backup_of
 
-_LEFT_BEHIND = ("meta", "events", "instances", "to_index", "_sqlite_migrations", "audit_head")
+_LEFT_BEHIND = ("meta", "events", "instances", "to_index", "_sqlite_migrations")
 """Of no use in a new store; its new id sends every reader of events to a snapshot."""
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -134,6 +134,8 @@ def _working_copy(damaged: Path, folder: Path) -> Path:
 
 def _take_from(new: sqlite3.Connection, copy: Path) -> None:
     wanted = _tables(new)
+    # As it is found or not at all: what is missing of the audit is not to look like its end.
+    new.execute("DELETE FROM audit_head")
     # Decoded with replacement: one bad character must not cost the row.
     with closing(sqlite3.connect(copy, isolation_level=None)) as old:
         old.text_factory = lambda data: data.decode("utf-8", errors="replace")
@@ -296,10 +298,6 @@ def _settle(new: sqlite3.Connection) -> None:
             queue_length = (SELECT count(*) FROM queue q
                 WHERE q.conversation = conversations.key AND q.state = 'queued')
         """
-    )
-    new.execute(
-        "UPDATE audit_head SET (count, hash) = "
-        "(SELECT key, hash FROM audit ORDER BY key DESC LIMIT 1) WHERE EXISTS (SELECT 1 FROM audit)"
     )
     new.execute("UPDATE meta SET store_id = ?, change_no = 1", (new_id(),))
     new.execute("INSERT INTO to_index SELECT key FROM messages WHERE status <> 'streaming'")

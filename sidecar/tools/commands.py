@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -15,17 +14,18 @@ from anyio import to_thread
 
 from ..conversations import JsonObject, ToolKind
 from ..errors import MessageProcessingFailed
-from ..interfaces import UNWATCHED, Subject, Tool, ToolOutput, ToolSpec, ToolUse
+from ..interfaces import CHANGED, UNWATCHED, Subject, Tool, ToolOutput, ToolSpec, ToolUse
 from . import sandbox
+from .background import MOST_IN_BACKGROUND, OUTPUT, STOP, Background, BackgroundTool, Running
 from .child import Child, Excerpt, Ledger
 from .files import Refused, Workspace
+from .guarded import Guarded
 from .rules import proposed
 from .snapshots import Snapshot
 
 __all__ = ["Background", "CommandTool", "Excerpt", "Ledger", "command_tools", "shell"]
 
 DEFAULT_SECONDS, MOST_SECONDS = 120, 1800
-MOST_IN_BACKGROUND = 8
 LIMITS = "ulimit -c 0; ulimit -f 8388608"
 """No dumps of memory, and no file over four (in some shells eight) gigabytes."""
 
@@ -36,19 +36,17 @@ class Arguments(msgspec.Struct, rename="camel"):
     timeout_seconds: Annotated[int, msgspec.Meta(ge=1, le=MOST_SECONDS)] = DEFAULT_SECONDS
     network: bool = False
     background: bool = False
-
-
-class OfBackground(msgspec.Struct):
-    id: str
+    unconfined: bool = False
 
 
 RUN = ToolSpec(
     name="run",
     description="Run a command of the shell in the workspace, without a terminal and without"
     " input. Answers with the exit code and the output, of a long one the beginning and the end."
-    " It can write in the workspace only and has no network unless `network` is set. With"
-    " `background` it goes on after the answer, until `stop` or the end of the agent; `output`"
-    " tells how it goes. The user is asked first.",
+    " It can write in the workspace only, but not in .git nor what governs editors and agents, and"
+    " has no network unless `network` is set. `unconfined` is for what needs more, such as a"
+    " commit. With `background` it goes on after the answer, until `stop` or the end of the agent;"
+    " `output` tells how it goes. The user is asked first.",
     input_schema={
         "type": "object",
         "properties": {
@@ -62,95 +60,24 @@ RUN = ToolSpec(
             },
             "network": {"type": "boolean", "default": False},
             "background": {"type": "boolean", "default": False},
+            "unconfined": {"type": "boolean", "default": False},
         },
         "required": ["command"],
     },
 )
-_BY_ID = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
-OUTPUT = ToolSpec(
-    name="output",
-    description="How a command goes that `run` began in the background, and what it said so far.",
-    input_schema=_BY_ID,
-)
-STOP = ToolSpec(
-    name="stop",
-    description="End a command that `run` began in the background, with all that it began.",
-    input_schema=_BY_ID,
-)
 
 
-def command_tools(roots: Sequence[Path], ledger: Ledger) -> tuple[list[Tool], Background]:
-    """The tools, and what goes on behind them."""
+def command_tools(
+    roots: Sequence[Path], ledger: Ledger, store: Path | None = None
+) -> tuple[list[Tool], Background]:
+    """The tools, and what goes on behind them. `store` is not shown to what is confined."""
     background = Background()
     tools: list[Tool] = [
-        CommandTool(roots, ledger, background=background),
+        CommandTool(roots, ledger, background=background, store=store),
         BackgroundTool(OUTPUT, background),
         BackgroundTool(STOP, background),
     ]
     return tools, background
-
-
-class Background:
-    """The commands of one agent that go on by themselves."""
-
-    def __init__(self) -> None:
-        self._running: dict[str, Child] = {}
-        self._ids = count(1)
-
-    @property
-    def is_busy(self) -> bool:
-        return any(not child.exited.is_set() for child in self._running.values())
-
-    @property
-    def is_full(self) -> bool:
-        return sum(not c.exited.is_set() for c in self._running.values()) >= MOST_IN_BACKGROUND
-
-    def add(self, child: Child) -> str:
-        id_ = f"command-{next(self._ids)}"
-        self._running[id_] = child
-        return id_
-
-    def find(self, id_: str) -> Child:
-        if (child := self._running.get(id_)) is None:
-            known = ", ".join(self._running) or "none"
-            raise Refused(f"There is no command {id_[:80]!r} in the background: {known}.")
-        return child
-
-    async def end(self, id_: str) -> Child:
-        child = self.find(id_)
-        del self._running[id_]
-        with anyio.CancelScope(shield=True):
-            await child.end()
-        return child
-
-    async def end_all(self) -> None:
-        for id_ in tuple(self._running):
-            await self.end(id_)
-
-
-class BackgroundTool:
-    """`output` or `stop`. Neither does more than the command that the user allowed."""
-
-    kind = ToolKind.READ
-
-    def __init__(self, spec: ToolSpec, background: Background) -> None:
-        self.spec = spec
-        self._background = background
-
-    async def subject(self, arguments: JsonObject) -> Subject:
-        return Subject(title=self.spec.name, text=str(arguments.get("id", "")))
-
-    async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
-        try:
-            id_ = msgspec.convert(arguments, OfBackground).id
-            if self.spec is STOP:
-                child = await self._background.end(id_)
-                return ToolOutput(f"Stopped.\n{child.output.text()}")
-            child = self._background.find(id_)
-        except (msgspec.ValidationError, Refused) as error:
-            return ToolOutput(str(error), is_error=True)
-        how = f"Exit code {child.code}" if child.exited.is_set() else "It runs"
-        return ToolOutput(f"{how}.\n{child.output.text()}")
 
 
 class CommandTool:
@@ -165,22 +92,36 @@ class CommandTool:
         ledger: Ledger,
         find_sandbox: Callable[[], str | None] = sandbox.bubblewrap,
         background: Background | None = None,
+        store: Path | None = None,
     ) -> None:
         self._workspace = Workspace(roots)
         self._ledger = ledger
         self._find_sandbox = find_sandbox
         self._background = background or Background()
+        self._store = store
 
     async def subject(self, arguments: JsonObject) -> Subject:
         try:
-            asked = msgspec.convert(arguments, Arguments, strict=False)
-            folder = await to_thread.run_sync(self._folder, asked.folder)
-        except msgspec.ValidationError as error:
-            raise MessageProcessingFailed(f"Wrong arguments: {error}.") from None
-        except Refused as error:
+            asked, folder, program = await self._understood(arguments)
+        except (msgspec.ValidationError, Refused) as error:
             raise MessageProcessingFailed(str(error)) from None
-        is_confined = await to_thread.run_sync(self._find_sandbox) is not None
-        roots = [str(root) for root in self._workspace.roots.values()]
+        return self._subject(asked, folder, is_confined=program is not None)
+
+    async def _understood(self, arguments: JsonObject) -> tuple[Arguments, Path, str | None]:
+        """What to run, where, and the sandbox to run it in."""
+        try:
+            asked = msgspec.convert(arguments, Arguments, strict=False)
+        except msgspec.ValidationError as error:
+            raise Refused(f"Wrong arguments: {error}.") from None
+        folder = await to_thread.run_sync(self._folder, asked.folder)
+        return asked, folder, await to_thread.run_sync(self._sandbox_for, asked)
+
+    def _sandbox_for(self, asked: Arguments) -> str | None:
+        return None if asked.unconfined else self._find_sandbox()
+
+    def _subject(self, asked: Arguments, folder: Path, *, is_confined: bool) -> Subject:
+        # What goes on unseen, or with all the rights of the user, is asked every time.
+        is_special = asked.background or asked.unconfined
         return Subject(
             title=f"Run in {folder}{_conditions(asked, is_confined)}",
             text=asked.command,
@@ -190,13 +131,13 @@ class CommandTool:
                 "network": asked.network,
                 "background": asked.background,
             },
-            # What goes on unseen is asked every time.
+            is_protected=asked.unconfined,
             always=()
-            if asked.background
+            if is_special
             else proposed(
                 asked.command,
                 folder=str(folder),
-                roots=roots,
+                roots=[str(root) for root in self._workspace.roots.values()],
                 network=asked.network,
                 is_confined=is_confined,
             ),
@@ -204,19 +145,15 @@ class CommandTool:
 
     async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
         try:
-            asked = msgspec.convert(arguments, Arguments, strict=False)
-            folder = await to_thread.run_sync(self._folder, asked.folder)
-            program = await to_thread.run_sync(self._find_sandbox)
-        except (msgspec.ValidationError, Refused) as error:
+            asked, folder, program = await self._understood(arguments)
+        except Refused as error:
             return ToolOutput(str(error), is_error=True)
-        argv = shell(asked.command)
-        if program is not None:
-            roots = list(self._workspace.roots.values())
-            argv = sandbox.wrapped(program, argv, folder, roots, network=asked.network)
+        if not use.still_is(self._subject(asked, folder, is_confined=program is not None)):
+            return ToolOutput(CHANGED, is_error=True)
         try:
             if asked.background:
-                return await self._begin(argv, folder, use)
-            return await self._run(argv, folder, asked.timeout_seconds, use)
+                return await self._begin(asked, folder, program, use)
+            return await self._run(asked, folder, program, use)
         except OSError as error:
             return ToolOutput(f"It could not be started: {error.strerror}.", is_error=True)
 
@@ -227,34 +164,49 @@ class CommandTool:
             raise Refused(f"There is no folder {name[:200]!r} in the workspace.")
         return folder
 
-    async def _begin(self, argv: Sequence[str], folder: Path, use: ToolUse) -> ToolOutput:
+    async def _begin(
+        self, asked: Arguments, folder: Path, program: str | None, use: ToolUse
+    ) -> ToolOutput:
         if self._background.is_full:
             return ToolOutput(
                 f"{MOST_IN_BACKGROUND} commands run in the background: stop one first.",
                 is_error=True,
             )
-        child = await Child.start(argv, folder, self._ledger, use.report)
+        command = await self._start(asked, folder, program, use)
         return ToolOutput(
-            f"It runs in the background as {self._background.add(child)}. What it changes cannot "
-            "be undone."
+            f"It runs in the background as {self._background.add(command)}. What it changes "
+            "cannot be undone."
         )
 
     async def _run(
-        self, argv: Sequence[str], folder: Path, seconds: float, use: ToolUse
+        self, asked: Arguments, folder: Path, program: str | None, use: ToolUse
     ) -> ToolOutput:
         before = await to_thread.run_sync(Snapshot, self._workspace)
-        child = await Child.start(argv, folder, self._ledger, use.report)
+        command = await self._start(asked, folder, program, use)
         try:
-            with anyio.move_on_after(seconds) as patience:
-                await child.exited.wait()
+            with anyio.move_on_after(asked.timeout_seconds) as patience:
+                await command.child.exited.wait()
         finally:
             with anyio.CancelScope(shield=True):
-                await child.end()
+                await command.end()
                 for image in await to_thread.run_sync(list, before.changes()):
                     await use.keep(image)
-        is_late = patience.cancelled_caught
-        how = f"Stopped after {seconds:g} seconds" if is_late else f"Exit code {child.code}"
-        return ToolOutput(f"{how}.\n{child.output.text()}", is_error=is_late or child.code != 0)
+        is_late, code = patience.cancelled_caught, command.child.code
+        how = f"Stopped after {asked.timeout_seconds:g} seconds" if is_late else f"Exit code {code}"
+        return ToolOutput(f"{how}.\n{command.text}", is_error=is_late or code != 0)
+
+    async def _start(
+        self, asked: Arguments, folder: Path, program: str | None, use: ToolUse
+    ) -> Running:
+        roots = list(self._workspace.roots.values())
+        guarded = await to_thread.run_sync(Guarded, roots)
+        argv = shell(asked.command)
+        if program is not None:
+            hidden = await to_thread.run_sync(sandbox.hidden, Path.home(), self._store)
+            view = sandbox.View(roots, guarded.mounts, hidden)
+            argv = sandbox.wrapped(program, argv, folder, view, network=asked.network)
+        child = await Child.start(argv, folder, self._ledger, use.report)
+        return Running(child, guarded, is_confined=program is not None)
 
 
 def shell(command: str, platform: str = sys.platform) -> list[str]:

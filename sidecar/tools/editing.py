@@ -19,7 +19,16 @@ from anyio import to_thread
 
 from ..conversations import JsonObject, ToolKind
 from ..errors import MessageProcessingFailed
-from ..interfaces import UNWATCHED, PreImage, Subject, Tool, ToolOutput, ToolSpec, ToolUse
+from ..interfaces import (
+    CHANGED,
+    UNWATCHED,
+    PreImage,
+    Subject,
+    Tool,
+    ToolOutput,
+    ToolSpec,
+    ToolUse,
+)
 from .files import Entry, Refused, Workspace
 from .patching import patched
 from .protected import is_protected
@@ -195,6 +204,9 @@ class EditingTool:
             raise MessageProcessingFailed(f"Wrong arguments: {error}.") from None
         except Refused as error:
             raise MessageProcessingFailed(str(error)) from None
+        return self._subject(wanted)
+
+    def _subject(self, wanted: Change) -> Subject:
         diff = wanted.diff
         if len(diff) > DIFF_BYTES:
             raise MessageProcessingFailed("That change is too large to be read. Make it in parts.")
@@ -207,10 +219,14 @@ class EditingTool:
     async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
         try:
             wanted = await self._wanted(self._files, arguments)
+            if not use.still_is(self._subject(wanted)):
+                return ToolOutput(CHANGED, is_error=True)
             await use.keep(wanted.pre_image)
             await self._files.make(wanted)
         except (Refused, msgspec.ValidationError) as error:
             return ToolOutput(str(error), is_error=True)
+        except MessageProcessingFailed as error:
+            return ToolOutput(error.message, is_error=True)
         added, removed = _counted(wanted.diff)
         return ToolOutput(f"{wanted.title}: {added} lines added, {removed} removed.")
 

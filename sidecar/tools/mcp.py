@@ -26,7 +26,7 @@ from anyio.abc import TaskGroup
 
 from .. import processes
 from ..conversations import JsonObject, ToolKind
-from ..interfaces import UNWATCHED, Subject, Tool, ToolOutput, ToolSpec, ToolUse
+from ..interfaces import CHANGED, UNWATCHED, Subject, Tool, ToolOutput, ToolSpec, ToolUse
 from ..settings import McpServer, mcp_problem
 from .child import Excerpt
 
@@ -255,7 +255,7 @@ class McpTool:
         now = next((t for t in self._server.tools if t._name == self._name), self)
         changed = " (its description has changed)" if now._was_changed else ""
         return Subject(
-            title=f"Use {self._name} of the MCP server {self._server.name}{changed}",
+            title=f"Use {_plain(self._name)} of the MCP server {self._server.name}{changed}",
             text=json.dumps(arguments, indent=2, ensure_ascii=False),
             state={
                 "described": now._described,
@@ -264,6 +264,8 @@ class McpTool:
         )
 
     async def run(self, arguments: JsonObject, use: ToolUse = UNWATCHED) -> ToolOutput:
+        if not use.still_is(await self.subject(arguments)):
+            return ToolOutput(CHANGED, is_error=True)
         session = self._server.session
         if session is None:
             return ToolOutput(
@@ -295,6 +297,11 @@ class McpTool:
         return ToolOutput(
             output.text().rstrip("\n"), is_error=bool(getattr(result, "is_error", False))
         )
+
+
+def _plain(name: str) -> str:
+    """A tool's own name, so that it cannot say anything to the user."""
+    return re.sub(r"[^A-Za-z0-9_./:-]", "_", name)[:NAME_LENGTH]
 
 
 def _text_of(block: Any) -> str:

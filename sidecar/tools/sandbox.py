@@ -1,21 +1,76 @@
 """Where a command may write and whether it has a network: bubblewrap, where Linux has it.
 
-Inside, everything can be read that the user can read, only the workspace and a temporary folder
-can be written, what git runs by itself cannot be changed, and there is no network unless it was
+Inside, what the user can read can be read, except for keys and our own store; only the workspace
+and a temporary folder can be written, what governs agents, editors and git cannot be changed
+(`tools.guarded`), no service of the machine is within reach, and there is no network unless it was
 asked for. Elsewhere a command runs as the user, and the question says so.
 """
 
 from __future__ import annotations
 
+import glob
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-GUARDED = (".git/hooks", ".git/config", ".vscode", ".idea")
-"""What runs programs later, outside of any sandbox."""
+from .. import paths
+
+KEYS = (
+    *(".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".netrc", ".git-credentials"),
+    *(".config/gcloud", ".config/gh", ".config/agent-sidecar", ".password-store", ".pypirc"),
+    *(".local/share/keyrings", ".mozilla", ".config/google-chrome", ".config/chromium"),
+)
+"""Below the home folder: what no build needs, and no answer should quote."""
+SERVICES = ("/run", "/var/run")
+"""Where a machine's services listen; a socket can be used in a place that cannot be written."""
+NEEDED_OF_SERVICES = (
+    *("/run/systemd/resolve/stub-resolv.conf", "/run/systemd/resolve/resolv.conf"),
+    *("/run/NetworkManager/resolv.conf", "/run/resolvconf/resolv.conf", "/run/media"),
+    *("/run/current-system", "/run/booted-system", "/run/opengl-driver"),
+)
+"""What is only read there: the names of servers, disks, the programs of NixOS."""
+
+
+class View(NamedTuple):
+    """What a command sees: `roots` can be written, `guarded` in them cannot, `hidden` is empty."""
+
+    roots: Sequence[Path] = ()
+    guarded: Sequence[Path] = ()
+    hidden: Sequence[Path] = ()
+
+    def arguments(self) -> list[str]:
+        view = ["--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--ro-bind", "/", "/"]
+        view += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
+        for place in SERVICES:
+            if Path(place).is_dir() and not Path(place).is_symlink():
+                view += ["--tmpfs", place]
+        view += [word for p in NEEDED_OF_SERVICES for word in ("--ro-bind-try", p, p)]
+        within = [p for p in self.hidden if any(root in p.parents for root in self.roots)]
+        view += _empty(path for path in self.hidden if path not in within)
+        view += [word for root in self.roots for word in ("--bind", str(root), str(root))]
+        view += _empty(within)
+        return view + [w for p in self.guarded for w in ("--ro-bind-try", str(p), str(p))]
+
+
+def hidden(home: Path, store: Path | None) -> list[Path]:
+    """What is not to be seen, of what is there; also the backups beside a store."""
+    ours = [] if store is None else store.parent.glob(f"{glob.escape(store.name)}*")
+    places = (*(home / name for name in KEYS), paths.default_store().parent, *ours)
+    return [p for p in dict.fromkeys(places) if p.exists() and not p.is_symlink()]
+
+
+def _empty(places: Iterable[Path]) -> list[str]:
+    return [
+        word
+        for place in places
+        for word in (
+            ("--tmpfs", str(place)) if place.is_dir() else ("--ro-bind", "/dev/null", str(place))
+        )
+    ]
 
 
 @cache
@@ -26,7 +81,7 @@ def bubblewrap() -> str | None:
         return None
     try:
         done = subprocess.run(
-            [program, *_view(()), "true"],
+            [program, *View().arguments(), "true"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=5,
@@ -38,22 +93,12 @@ def bubblewrap() -> str | None:
 
 
 def wrapped(
-    program: str, argv: Sequence[str], folder: Path, roots: Sequence[Path], *, network: bool
+    program: str, argv: Sequence[str], folder: Path, view: View, *, network: bool
 ) -> list[str]:
     """`argv` so that it runs in the sandbox, in `folder`."""
     return [
         program,
-        *_view(roots),
+        *view.arguments(),
         *(("--share-net",) if network else ()),
         *("--chdir", str(folder), "--", *argv),
     ]
-
-
-def _view(roots: Sequence[Path]) -> list[str]:
-    view = ["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"]
-    view += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
-    for root in roots:
-        view += ["--bind", str(root), str(root)]
-        for name in GUARDED:
-            view += ["--ro-bind-try", str(root / name), str(root / name)]
-    return view

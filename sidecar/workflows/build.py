@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..approvals import content_hash
 from ..conversations import (
     JsonObject,
     MessageStatus,
@@ -77,6 +78,8 @@ class Progress(NamedTuple):
     plan: Plan | None = None
     begun: int = 0
     """Steps that were begun; the last of them may be half done."""
+    call: ToolCallPart | None = None
+    """How the plan was proposed."""
 
 
 class BuildTurn(Turn):
@@ -85,6 +88,8 @@ class BuildTurn(Turn):
         assert isinstance(task, BuildTask)
         await self._store.request_started(self.started.entry.conversation_id, self.started.turn_id)
         done = progress_of(self._earlier_parts())
+        if not await self._was_allowed(done):
+            done = Progress()
         plan = done.plan
         if plan is None:
             plan = await self._planned()
@@ -114,6 +119,14 @@ class BuildTurn(Turn):
             elif is_ours:
                 parts = []  # that one came to its end
         return parts
+
+    async def _was_allowed(self, done: Progress) -> bool:
+        """By the user, here: messages may have been imported, the record cannot be."""
+        if done.call is None:
+            return False
+        call = ToolCall(done.call.tool_call_id, done.call.name, done.call.arguments)
+        hash_ = content_hash(call, await PlanTool().subject(call.arguments))
+        return await self._store.was_allowed(self.started.entry.conversation_id, hash_)
 
     async def _planned(self) -> Plan | None:
         """Let the model look around and propose; None when it does not, or the user says no."""
@@ -168,18 +181,30 @@ def step_line(number: int, plan: Plan) -> str:
 
 def progress_of(parts: Iterable[Part]) -> Progress:
     plan: Plan | None = None
-    calls: dict[str, JsonObject] = {}
+    call: ToolCallPart | None = None
+    accepted: ToolCallPart | None = None
     begun = 0
     for part in parts:
-        if isinstance(part, ToolCallPart) and part.name == PLAN.name:
-            calls[part.tool_call_id] = part.arguments
-        elif isinstance(part, ToolResultPart) and part.tool_call_id in calls:
-            if not part.is_error and part.content == ACCEPTED:
-                plan, begun = plan_of(calls[part.tool_call_id]), 0
+        if isinstance(part, ToolCallPart):
+            call = part
+        elif isinstance(part, ToolResultPart):
+            # Only the answer to a plan's own call counts: ids are the model's, and may come again.
+            if call is not None and _is_accepted(call, part):
+                plan, begun, accepted = plan_of(call.arguments), 0, call
+            call = None
         elif isinstance(part, SteeringPart) and plan is not None and begun < len(plan.steps):
             is_ours = part.by == "workflow"  # what the user types is no step
             begun += is_ours and part.text.startswith(f"{step_line(begun, plan)}: ")
-    return Progress(plan, begun)
+    return Progress(plan, begun, accepted)
+
+
+def _is_accepted(call: ToolCallPart, result: ToolResultPart) -> bool:
+    return (call.name, call.tool_call_id, result.content, result.is_error) == (
+        PLAN.name,
+        result.tool_call_id,
+        ACCEPTED,
+        False,
+    )
 
 
 def plan_of(arguments: JsonObject) -> Plan:

@@ -318,6 +318,52 @@ async def test_nobody_gains_a_right_by_asking_somebody_who_has_it(tmp_path: Path
     assert tried >= 200
 
 
+@proves("P9", "AGENT-RIGHTS")
+async def test_who_does_not_say_what_it_may_do_may_do_the_least(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    before = place.state()
+    for call in (tool("run", command="touch evil"), tool("create", path="new.txt", text="x")):
+        async with attacked(place, AgentMode.BUILD, call, allows_all_but_protected) as world:
+            origin = AgentOrigin(chain=("x",))
+            await world.manager.send_message("a", Prompt(input="go", origin=origin))
+            assert not [e for e in world.events if "Approval" in type(e).__name__]
+        assert place.state() == before
+
+
+@proves("P9", "GUARD", "TOOLS-EDIT")
+@pytest.mark.parametrize("name", ["edit", "create", "delete", "patch"])
+async def test_what_is_swapped_after_the_last_look_is_not_what_was_allowed(
+    tmp_path: Path, name: str
+) -> None:
+    """While the commit that says that the tool starts is on its way, its file becomes a link."""
+    place = Place(tmp_path)
+    hook = place.inside / ".git/hooks/pre-commit"
+    hook.write_text("one\n")
+    new = place.inside / "new.txt"
+    target = "new.txt" if name == "create" else "a.txt"
+    if name == "create":
+        hook.unlink()
+    calls = {
+        "edit": tool("edit", path=target, oldText="one", newText="two"),
+        "create": tool("create", path=target, text="two"),
+        "delete": tool("delete", path=target),
+        "patch": tool("patch", path=target, diff="@@ -1 +1 @@\n-one\n+two\n"),
+    }
+    async with (
+        attacked(place, AgentMode.BUILD, calls[name], allows_all_but_protected) as world,
+        anyio.create_task_group() as tasks,
+    ):
+        gate = world.store.held_before["tool_started"] = anyio.Event()
+        tasks.start_soon(world.manager.send_message, "a", Prompt(input="go"))
+        await world.store.reached.wait()
+        file = place.inside / target
+        file.unlink(missing_ok=True)
+        file.symlink_to(hook)
+        gate.set()
+    assert not new.exists() or new.is_symlink()
+    assert not hook.exists() if name == "create" else hook.read_text() == "one\n"
+
+
 @proves("P9")
 async def test_a_poisoned_history_runs_nothing_when_it_is_opened(tmp_path: Path) -> None:
     place = Place(tmp_path)
@@ -432,3 +478,26 @@ async def test_the_record_can_only_grow(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.IntegrityError, match="only added to"):
             conn.execute(statement)
     conn.close()
+
+
+@proves("AUDIT", "P11")
+@pytest.mark.parametrize(
+    "damage", ["DELETE FROM audit_head", "UPDATE audit_head SET count = 0", "DELETE FROM audit"]
+)
+async def test_a_record_that_was_tampered_with_is_reported_and_stops_nobody(
+    tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "s.db"
+    store = await SqliteStore.open(path, lambda _: None)
+    try:
+        for word in "ab":
+            await store.add_rule(Rule(tool="run", argv=(word,), root="/w"))
+        with raw(path) as conn:
+            conn.execute(damage)
+        for word in "cd":
+            assert (await store.check_audit()).problem is not None
+            await store.add_rule(Rule(tool="run", argv=(word,), root="/w"))
+        assert (await store.check_audit()).problem is not None
+        assert len(await store.rules()) == 4
+    finally:
+        await store.aclose()

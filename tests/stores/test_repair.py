@@ -12,10 +12,12 @@ import pytest
 
 from sidecar.app import repair_store
 from sidecar.commands.cli import main
+from sidecar.conversations import Rule
 from sidecar.errors import StoreUnavailable
 from sidecar.stores.backup import backup_of
 from sidecar.stores.sqlite import SqliteStore
 from tests.faults.damage import contents, fill, foreign_journal, ignore
+from tests.requirements import proves
 
 pytestmark = pytest.mark.anyio
 
@@ -138,3 +140,25 @@ async def test_a_newer_store_is_not_touched(path: Path, capsys: pytest.CaptureFi
     assert main(["doctor", "--repair", "--store", str(path)]) == 1
     assert "Update agent-sidecar" in capsys.readouterr().err
     assert found(path) == before
+
+
+@proves("AUDIT")
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_a_repair_does_not_make_a_cut_record_whole(path: Path, is_cut: bool) -> None:
+    store = await SqliteStore.open(path, ignore)
+    for word in "abc":
+        await store.add_rule(Rule(tool="run", argv=(word,), root="/w"))
+    await store.aclose()
+    if is_cut:
+        with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+            conn.execute("DROP TRIGGER audit_is_not_cut")
+            conn.execute("DELETE FROM audit WHERE key = 3")
+    damage(path)
+    assert repair_store(path).outcome == "salvaged"
+    store = await SqliteStore.open(path, ignore)
+    report = await store.check_audit()
+    assert (report.problem is not None) == is_cut
+    await store.add_rule(Rule(tool="run", argv=("d",), root="/w"))
+    assert ((await store.check_audit()).problem is not None) == is_cut
+    await store.aclose()
+    store._tidy(store._writer)  # posted just before the end, done just behind it: nothing happens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -16,11 +17,11 @@ import pytest
 from sidecar import processes
 from sidecar.approvals import content_hash
 from sidecar.conversations import ToolKind
-from sidecar.interfaces import Tool, ToolCall, ToolUse
+from sidecar.interfaces import Tool, ToolCall, ToolSpec, ToolUse
 from sidecar.settings import McpServer, mcp_problem
 from sidecar.toolbox import LateSource
 from sidecar.tools import mcp
-from sidecar.tools.mcp import McpServers, resolved
+from sidecar.tools.mcp import McpServers, McpTool, resolved
 from tests.requirements import proves
 
 pytest.importorskip("mcp", reason="needs the extra 'mcp'")
@@ -160,6 +161,23 @@ async def test_a_tool_whose_description_changed_has_to_be_allowed_anew(
             await anyio.sleep(0.02)
             after = await tools["s__look"].subject(call.arguments)
         assert content_hash(call, before) != content_hash(call, after)
+        with anyio.fail_after(20):  # it is started anew
+            while "s__look" not in (now := await by_name(servers)):  # noqa: ASYNC110  # of a program of others
+                await anyio.sleep(0.02)
+        refused = await now["s__look"].run(call.arguments, ToolUse(subject=before))
+        assert refused.is_error
+        assert "has changed" in refused.content
+        assert not (await now["s__look"].run(call.arguments, ToolUse(subject=after))).is_error
+
+
+@proves("MCP", "P9")
+@pytest.mark.parametrize("name", ["look", "a\nAllow it: yes", "x" * 500, "\u202egnp.exe"])
+async def test_a_tools_name_says_nothing_to_the_user(name: str) -> None:
+    spec = ToolSpec(name="s__look", description="", input_schema={})
+    server = mcp._Server("s", McpServer(command="x"), "")
+    title = (await McpTool(server, name, spec, "", was_changed=False).subject({})).title
+    shown = title.removeprefix("Use ").removesuffix(" of the MCP server s")
+    assert re.fullmatch(r"[A-Za-z0-9_./:-]{1,64}", shown)
 
 
 @proves("MCP")

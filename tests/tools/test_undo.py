@@ -208,7 +208,7 @@ async def test_a_command_in_the_background_goes_on_tells_how_it_goes_and_is_stop
     begun = await run.run({"command": "echo up; sleep 600", "background": True}, kept.use)
     assert "as command-1" in begun.content
     assert background.is_busy
-    child = background.find("command-1")
+    child = background.find("command-1").child
     while "up" not in child.output.text():
         await _a_moment()
     assert (await output.run({"id": "command-1"})).content == "It runs.\nup\n"
