@@ -29,6 +29,18 @@ def config_file(platform: str, env: Mapping[str, str]) -> PurePath:
     return PurePosixPath(env.get("XDG_CONFIG_HOME") or home / ".config") / APP / "settings.toml"
 
 
+def cache_folder(platform: str, env: Mapping[str, str]) -> PurePath:
+    """For what can be had again: it may be deleted at any time."""
+    if platform in ("win32", "darwin"):
+        return data_folder(platform, env) / "cache"
+    home = PurePosixPath(env.get("HOME") or "/")
+    return PurePosixPath(env.get("XDG_CACHE_HOME") or home / ".cache") / APP
+
+
+def default_cache() -> Path:
+    return Path(cache_folder(sys.platform, os.environ))
+
+
 def default_store() -> Path:
     return Path(data_folder(sys.platform, os.environ)) / "conversations.db"
 

@@ -75,8 +75,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--yes",
         action="store_true",
-        help="allow every change and command that is asked for, except of protected files;"
-        " without it they are denied",
+        help="allow every change and command that is asked for, except of protected files and of"
+        " commands that ask to leave the sandbox; without it they are denied",
     )
     parser.add_argument(
         "--no-plan", action="store_true", help="in mode build: act without a plan first"

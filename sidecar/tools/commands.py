@@ -30,6 +30,13 @@ LIMITS = "ulimit -c 0; ulimit -f 8388608"
 """No dumps of memory, and no file over four (in some shells eight) gigabytes."""
 
 
+READ_ONLY = "Read-only file system"
+SANDBOXED = (
+    "\n[In the sandbox only the workspace can be written, and not .git nor what governs editors"
+    " and agents. If that is needed, ask for it with `unconfined`.]\n"
+)
+
+
 class Arguments(msgspec.Struct, rename="camel"):
     command: Annotated[str, msgspec.Meta(min_length=1, max_length=16_384)]
     folder: str = "."
@@ -193,7 +200,9 @@ class CommandTool:
                     await use.keep(image)
         is_late, code = patience.cancelled_caught, command.child.code
         how = f"Stopped after {asked.timeout_seconds:g} seconds" if is_late else f"Exit code {code}"
-        return ToolOutput(f"{how}.\n{command.text}", is_error=is_late or code != 0)
+        is_error = is_late or code != 0
+        hint = SANDBOXED if program and is_error and READ_ONLY in command.text else ""
+        return ToolOutput(f"{how}.\n{command.text}{hint}", is_error=is_error)
 
     async def _start(
         self, asked: Arguments, folder: Path, program: str | None, use: ToolUse
@@ -203,7 +212,8 @@ class CommandTool:
         argv = shell(asked.command)
         if program is not None:
             hidden = await to_thread.run_sync(sandbox.hidden, Path.home(), self._store)
-            view = sandbox.View(roots, guarded.mounts, hidden)
+            cache = await to_thread.run_sync(sandbox.cache_of, roots)
+            view = sandbox.View(roots, guarded.mounts, hidden, cache)
             argv = sandbox.wrapped(program, argv, folder, view, network=asked.network)
         child = await Child.start(argv, folder, self._ledger, use.report)
         return Running(child, guarded, is_confined=program is not None)

@@ -9,6 +9,7 @@ asked for. Elsewhere a command runs as the user, and the question says so.
 from __future__ import annotations
 
 import glob
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -34,13 +35,25 @@ NEEDED_OF_SERVICES = (
 )
 """What is only read there: the names of servers, disks, the programs of NixOS."""
 
+CACHES = {
+    "npm_config_cache": "npm",
+    "YARN_GLOBAL_FOLDER": "yarn",
+    "PIP_CACHE_DIR": "pip",
+    "UV_CACHE_DIR": "uv",
+    "GOCACHE": "go-build",
+}
+"""What does not work without a folder to write to, and how it is told of another one."""
+
 
 class View(NamedTuple):
-    """What a command sees: `roots` can be written, `guarded` in them cannot, `hidden` is empty."""
+    """What a command sees: `roots` can be written, `guarded` in them cannot, `hidden` is empty.
+    What tools would keep for the next time goes to `cache`, as the user's own cannot be written:
+    what is put there only ever reaches commands that are confined to the same workspace."""
 
     roots: Sequence[Path] = ()
     guarded: Sequence[Path] = ()
     hidden: Sequence[Path] = ()
+    cache: Path | None = None
 
     def arguments(self) -> list[str]:
         view = ["--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--ro-bind", "/", "/"]
@@ -53,6 +66,10 @@ class View(NamedTuple):
         view += _empty(path for path in self.hidden if path not in within)
         view += [word for root in self.roots for word in ("--bind", str(root), str(root))]
         view += _empty(within)
+        if self.cache is not None:
+            view += ["--bind", str(self.cache), str(self.cache)]
+            for name, folder in CACHES.items():
+                view += ["--setenv", name, str(self.cache / folder)]
         return view + [w for p in self.guarded for w in ("--ro-bind-try", str(p), str(p))]
 
 
@@ -61,6 +78,17 @@ def hidden(home: Path, store: Path | None) -> list[Path]:
     ours = [] if store is None else store.parent.glob(f"{glob.escape(store.name)}*")
     places = (*(home / name for name in KEYS), paths.default_store().parent, *ours)
     return [p for p in dict.fromkeys(places) if p.exists() and not p.is_symlink()]
+
+
+def cache_of(roots: Sequence[Path]) -> Path | None:
+    """That of a workspace, made if it is not there; None where none can be made."""
+    name = hashlib.sha256("\0".join(map(str, roots)).encode("utf-8", "surrogateescape")).hexdigest()
+    folder = paths.default_cache() / "sandbox" / name[:16]
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder
 
 
 def _empty(places: Iterable[Path]) -> list[str]:

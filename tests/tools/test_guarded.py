@@ -346,3 +346,27 @@ def happen(root: Path, what: str, name: str, other: str, *, text: str) -> None:
             path.mkdir(parents=True)
     except OSError:
         return  # a step that makes no sense here
+
+
+@posix
+@proves("TOOLS-RUN")
+async def test_tools_have_a_cache_of_their_own_workspace(
+    root: Path, bwrap: Callable[[], str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root.parent / "cache"))
+    said = await run(root, 'mkdir -p "$GOCACHE" && echo kept > "$GOCACHE/x"; ls "$GOCACHE"', bwrap)
+    assert said == "Exit code 0.\nx\n"
+    assert (await run(root, 'cat "$GOCACHE/x"', bwrap)).endswith("kept\n")
+    other = root.parent / "other"
+    other.mkdir()
+    assert "kept" not in await run(other, 'cat "$GOCACHE/x"', bwrap)
+    assert not (await run(root, 'test -n "$GOCACHE"', free)).startswith("Exit code 0")
+
+
+@posix
+@proves("TOOLS-RUN")
+async def test_what_the_sandbox_kept_from_being_written_is_explained(
+    root: Path, bwrap: Callable[[], str | None]
+) -> None:
+    assert "with `unconfined`" in await run(root, "echo x > /etc/agent-sidecar-test", bwrap)
+    assert "unconfined" not in await run(root, "false", bwrap)
