@@ -296,7 +296,7 @@ def answer_to(started: StartedTurn, outcome: TurnOutcome) -> tuple[str, Prompt] 
         # So do the modes: what a chat answers gives a build no right that the chat has not.
         origin=AgentOrigin(
             chain=(*origin.chain, here),
-            modes=(*origin.modes, started.mode),
+            modes=(*origin.rights, started.mode),
             root=origin.root,
             is_reply=True,
         ),

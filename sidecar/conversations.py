@@ -221,6 +221,12 @@ class AgentOrigin(Value, frozen=True, kw_only=True):
     """The prompt of the user's that all of it began with; a budget is kept for each."""
     is_reply: bool = False
 
+    @property
+    def rights(self) -> tuple[AgentMode, ...]:
+        """The modes that decide. Who does not say what those before it might do is taken for the
+        least of them."""
+        return self.modes or (AgentMode.CHAT,)
+
 
 class Prompt(Value, frozen=True, kw_only=True):
     """What a user, or another agent, asks of an agent in one go."""

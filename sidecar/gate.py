@@ -53,9 +53,7 @@ class Gate:
         self._approvals = approvals
         self._rules = rules
         origin = started.entry.prompt.origin
-        # Who does not say what those before it might do is taken for the least of them.
-        others = (origin.modes or (AgentMode.CHAT,)) if origin else ()
-        self.modes: tuple[AgentMode, ...] = (started.mode, *others)
+        self.modes: tuple[AgentMode, ...] = (started.mode, *(origin.rights if origin else ()))
 
     def offered(self, tools: Mapping[str, Tool]) -> list[Tool]:
         """Those that the model is told of: none that it could never use."""

@@ -436,7 +436,7 @@ class AgentManager:
             return Asking((), (started.mode,), started.entry.message_id)
         return Asking(
             origin.chain,
-            tuple(dict.fromkeys((*origin.modes, started.mode))),
+            tuple(dict.fromkeys((*origin.rights, started.mode))),
             origin.root or started.entry.message_id,
         )
 

@@ -27,11 +27,12 @@ from .conversations import Conversation
 from .errors import AgentError, InitializationFailed
 from .faces.connection import Connection, encode, notification
 from .faces.editor import EditorFiles, offers
-from .faces.jsonrpc import Handler, SidecarProtocol, make_server
+from .faces.jsonrpc import SidecarProtocol, make_server
 from .faces.native import NativeFace
 from .faces.options import process_to_watch, read_initialize
 from .faces.parent import exit_of
 from .faces.permissions import PermissionRequests
+from .faces.rpc import Handler
 from .faces.stdio import reader_of, room_in
 from .faces.watchdog import Watchdog, editor_is_gone, leave_within, receive_signals
 from .interfaces import ModelProvider

@@ -24,10 +24,11 @@ import anyio
 
 from sidecar.faces import prologue
 from sidecar.faces.connection import Connection, notification
-from sidecar.faces.jsonrpc import Handler, SidecarProtocol, make_server
+from sidecar.faces.jsonrpc import SidecarProtocol, make_server
 from sidecar.faces.native import NativeFace
 from sidecar.faces.options import read_initialize
 from sidecar.faces.prologue import Handover
+from sidecar.faces.rpc import Handler
 from sidecar.faces.timing import Timings
 from sidecar.journal import Journal
 from sidecar.manager import AgentManager

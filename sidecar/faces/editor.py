@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from ..wire import methods as wire
-from .jsonrpc import RpcError
+from .rpc import RpcError
 
 logger = logging.getLogger(__name__)
 

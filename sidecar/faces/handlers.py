@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..wire import methods as wire
-from .jsonrpc import Handler
+from .rpc import Handler
 
 F = TypeVar("F", bound=Callable[..., Any])
 

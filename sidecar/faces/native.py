@@ -30,7 +30,7 @@ from ..wire import methods as wire
 from .acting import ActingFace
 from .connection import Connection
 from .handlers import DONE, fingerprint, handlers_of, method
-from .jsonrpc import Answer, Handler
+from .rpc import Answer, Handler
 from .timing import Timings
 
 logger = logging.getLogger(__name__)

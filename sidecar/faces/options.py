@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from ..wire import methods as wire
-from .jsonrpc import whole_characters
+from .rpc import whole_characters
 from .shown import shown
 
 S = TypeVar("S", bound=msgspec.Struct)

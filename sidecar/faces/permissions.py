@@ -19,7 +19,7 @@ from ..events import ApprovalRequested, ApprovalResolved, DurableEvent
 from ..journal import Journal
 from ..wire import methods as wire
 from .editor import Ask
-from .jsonrpc import RpcError
+from .rpc import RpcError
 
 logger = logging.getLogger(__name__)
 

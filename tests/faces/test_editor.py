@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from sidecar.faces import editor
-from sidecar.faces.jsonrpc import RpcError
+from sidecar.faces.rpc import RpcError
 from sidecar.wire import methods as wire
 from tests.requirements import proves
 

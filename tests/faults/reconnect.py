@@ -32,8 +32,8 @@ from sidecar.conversations import Message, Prompt
 from sidecar.errors import AgentError, StoreUnavailable
 from sidecar.events import CatchUp, Delta, Event
 from sidecar.faces.connection import Connection
-from sidecar.faces.jsonrpc import Answer
 from sidecar.faces.native import NativeFace
+from sidecar.faces.rpc import Answer
 from sidecar.faces.timing import Timings
 from sidecar.interfaces import NewConversation
 from sidecar.journal import Journal

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sidecar.errors import NotFound
-from sidecar.faces import jsonrpc
+from sidecar.faces import rpc
 from sidecar.faces.jsonrpc import SidecarProtocol
 from sidecar.wire import frames as wire_frames
 from tests.fakes import run_virtually
@@ -71,7 +71,7 @@ def one(name: str) -> None:
 
 
 def test_the_table_notices_that_depth_is_not_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonrpc, "nesting_depth_exceeds", lambda body, limit: False)
+    monkeypatch.setattr(rpc, "nesting_depth_exceeds", lambda body, limit: False)
     assert "cut at" in complaint_of(lambda: one("body: 201 levels"))
 
 
@@ -84,7 +84,7 @@ def test_the_table_notices_that_bodies_are_not_bounded(monkeypatch: pytest.Monke
 def test_the_table_notices_that_ids_of_refused_messages_are_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jsonrpc, "_id_in", lambda body: None)
+    monkeypatch.setattr(rpc, "_id_in", lambda body: None)
     assert "not answered" in complaint_of(lambda: fuzz.run(400, SEED))
 
 

@@ -128,8 +128,8 @@ def patch(played: Scene, folder: Path, program: str) -> None:
 
 
 MUTANTS = {
-    "error": "from sidecar.faces import jsonrpc; jsonrpc.without_values = str",
-    "stderr": "from sidecar.faces import jsonrpc; jsonrpc.shown = str",
+    "error": "from sidecar.faces import rpc; rpc.without_values = str",
+    "stderr": "from sidecar.faces import rpc; rpc.shown = str",
     "result": "from sidecar.faces import native; native.public = lambda settings: settings",
     "environ": "from sidecar.client import process; process.environment_without_keys = dict",
 }
