@@ -29,18 +29,18 @@ def serve(args: list[str], *, face: str) -> int:
     from .faces.stdio import claim_stdout
 
     stdout = claim_stdout()
-    handover = run(0, stdout)
+    handover = run(0, stdout, "acp" if face == "acp" else None)
     if handover.exit_code is not None:
         return handover.exit_code
-    if handover.kind == "acp" or face == "acp":
-        sys.stderr.write("The Agent Client Protocol is not spoken by this version yet.\n")
-        return 2
     try:
-        from . import serving
+        if handover.kind == "acp":
+            from .serving.acp import run as go_on
+        else:
+            from .serving.native import run as go_on
     except Exception as error:  # noqa: BLE001  # whatever it is, the editor is told
         sys.stderr.write(f"agent-sidecar could not load: {error!r}\n")
         return refuse_all(handover, f"It could not be loaded ({type(error).__name__}).")
-    _leave(serving.run(handover, stdout, store or None))
+    _leave(go_on(handover, stdout, store or None))
 
 
 def repair_store(path: Path) -> Repaired:

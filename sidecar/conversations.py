@@ -203,11 +203,16 @@ class Page(Value, frozen=True, kw_only=True):
 # ---- prompts and their queue -------------------------------------------------------------
 
 
+Thinking = Literal["low", "medium", "high"]
+"""How hard a model thinks before it answers, as far as it lets itself be told."""
+
+
 class MessageSettings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a single message may set for its own turn. A closed list: nothing critical."""
 
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    thinking: Thinking | None = None
 
 
 class AgentOrigin(Value, frozen=True, kw_only=True):

@@ -533,6 +533,11 @@ class AgentManager:
         self.pool.release_held()
         return SettingsUpdate(critical, done, deferred)
 
+    async def forget_secrets(self) -> None:
+        """The user takes the keys back: no agent has them any more, also none that is at work."""
+        self.pool.config = Config(settings=self.config.settings)
+        await self.reinitialize_agents(force=True)
+
     async def reinitialize_agents(self, *, force: bool = False) -> tuple[int, int]:
         """Close all agents, each after its running turn; what is queued, and the next request,
         gets new ones made from the current settings. Returns how many closed, how many will."""

@@ -108,6 +108,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    thinking: Literal["low", "medium", "high"] | None = None
+    """How hard a model thinks before it answers; absent, as the provider has it."""
     request_timeout: Annotated[int, Meta(ge=1_000)] = 120_000
     """How long a provider may be silent before the turn fails."""
 

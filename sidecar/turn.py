@@ -258,6 +258,7 @@ class Turn:
         return MessageSettings(
             temperature=general.temperature if own.temperature is None else own.temperature,
             max_output_tokens=own.max_output_tokens or general.max_output_tokens,
+            thinking=own.thinking or general.thinking,
         )
 
     async def _run_tool(self, call: ToolCall) -> ToolOutput:

@@ -125,7 +125,7 @@ class WholeServer:
             if handover.exit_code is not None:
                 return Talk(answered, handover.exit_code, ())
             if handover.kind == "acp":
-                return Talk(answered, 2, ())
+                return Talk(answered, None, ())
             client_of_server = _Client(self, handover)
             arriving = chain(iter(lambda: stdin.recv(ROOM), b""), later)
             return await client_of_server.run(arriving, last, pause, answered)

@@ -649,6 +649,7 @@ export interface MessageCompleted {
 export interface MessageSettings {
   temperature?: number | null;
   maxOutputTokens?: number | null;
+  thinking?: "high" | "low" | "medium" | null;
 }
 
 /** An assistant message begins; its parts follow as deltas and tool events. */
@@ -1210,6 +1211,8 @@ export interface Settings {
   script?: Record<string, unknown>[];
   temperature?: number | null;
   maxOutputTokens?: number | null;
+  /** How hard a model thinks before it answers; absent, as the provider has it. */
+  thinking?: "high" | "low" | "medium" | null;
   /**
    * How long a provider may be silent before the turn fails.
    * @default 120000
@@ -1257,6 +1260,8 @@ export interface SettingsPatch {
   script?: Record<string, unknown>[];
   temperature?: number | null;
   maxOutputTokens?: number | null;
+  /** How hard a model thinks before it answers; absent, as the provider has it. */
+  thinking?: "high" | "low" | "medium" | null;
   /** How long a provider may be silent before the turn fails. */
   requestTimeout?: number;
   maxActiveAgents?: number;

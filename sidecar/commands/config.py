@@ -183,9 +183,9 @@ def allowed_for(name: str) -> str | None:
             return None
         if "$ref" in here:
             here = definitions[here["$ref"].rpartition("/")[2]]
+    here = next((c for c in here.get("anyOf", ()) if c.get("type") != "null"), here)
     if "enum" in here:
         return f"It is one of {_listed(map(str, here['enum']))}."
-    here = next((c for c in here.get("anyOf", ()) if c.get("type") != "null"), here)
     kind = _KINDS.get(str(here.get("type")))
     if kind is None:
         return None

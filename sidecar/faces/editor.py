@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -32,8 +32,20 @@ def offers(capabilities: dict[str, Any], name: str) -> bool:
     return isinstance(ours, dict) and ours.get(name) is True
 
 
-class EditorFiles:
+class Editor(Protocol):
     """Files as the user sees them, unsaved changes included."""
+
+    async def read(self, path: Path) -> str | None:
+        """None: the editor shows nothing else than what is saved, or does not answer."""
+        ...
+
+    async def apply(self, path: Path, old: str, new: str, title: str) -> bool:
+        """Change what the editor shows of a file from `old` to `new`. False: it did not."""
+        ...
+
+
+class EditorFiles:
+    """`Editor`, by the requests of the native face."""
 
     def __init__(self, ask: Ask, capabilities: dict[str, Any]) -> None:
         self._ask = ask
@@ -41,7 +53,6 @@ class EditorFiles:
         self._can_apply = offers(capabilities, "applyEdit")
 
     async def read(self, path: Path) -> str | None:
-        """None: the editor shows nothing else than what is saved, or does not answer."""
         if not self._can_read:
             return None
         params = wire.ReadFile(uri=path.as_uri())
@@ -49,7 +60,6 @@ class EditorFiles:
         return None if shown is None else shown.text
 
     async def apply(self, path: Path, old: str, new: str, title: str) -> bool:
-        """Change what the editor shows of a file from `old` to `new`. False: it did not."""
         if not self._can_apply:
             return False
         params = wire.ApplyEdit(uri=path.as_uri(), old_text=old, new_text=new, title=title)

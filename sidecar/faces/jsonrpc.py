@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import anyio
 import msgspec
 from anyio.abc import TaskGroup
 from msgspec import Raw, UnsetType
@@ -42,11 +41,11 @@ class SidecarProtocol(Rpc, JsonRPCProtocol):  # type: ignore[misc]  # messages a
         JsonRPCProtocol.__init__(self, server, converter)
         Rpc.__init__(self, wire.METHODS, wire.CLIENT_NOTIFICATIONS)
         self._progress: dict[RequestId, RequestId] = {}
+        self.on_exit: Callable[[], object] = lambda: None
 
     def attach(self, tasks: TaskGroup, send: Callable[[bytes], None]) -> None:
         super().attach(tasks, send)
         self.exit_code: int | None = None
-        self.exited = anyio.Event()
 
     def handler_of(self, method: str) -> Handler:
         handler: Handler = self._get_handler(method)
@@ -72,10 +71,10 @@ class SidecarProtocol(Rpc, JsonRPCProtocol):  # type: ignore[misc]  # messages a
 
     def notified(self, method_name: str, params: Any) -> None:
         if method_name == "exit":
-            if not self.exited.is_set():
+            if self.exit_code is None:
                 self.exit_code = 0 if self._shutdown else 1
             self._shutdown = True  # what comes after it is not begun any more
-            self.exited.set()
+            self.on_exit()
         elif method_name in ("$/cancelRequest", "window/workDoneProgress/cancel"):
             self._withdrawn(method_name, params)
         elif method_name != "initialized":

@@ -7,7 +7,7 @@ counts; the request is withdrawn then.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -49,6 +49,15 @@ class PermissionRequests:
         if isinstance(event, ApprovalRequested | ApprovalResolved):
             self._news.append(event)
             self._arrived.set()
+
+    def ask_again(self, open_ones: Iterable[Approval]) -> None:
+        """A client opens a conversation in which something is asked already."""
+        self._news += [
+            ApprovalRequested(conversation_id=question.conversation_id, approval=question)
+            for question in open_ones
+            if question.approval_id not in self._open
+        ]
+        self._arrived.set()
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 
 from .. import __version__
 from ..wire import constants as wire
-from ..wire.frames import MAX_BODY, Frame, FrameError, FrameParser, frame, nesting_depth_exceeds
+from ..wire.frames import Frame, FrameError, FrameParser, frame, nesting_depth_exceeds
 
 TYPE_CHECKING = False  # typing itself costs a fifth of our time
 if TYPE_CHECKING:
     from typing import Any, Literal
 
+    from ..wire.lines import LineParser
+
     Message = dict[str, Any]
+    Kind = Literal["lsp", "acp"]
 
 CHUNK = 64 * 1024
 BLANKS = b" \t\r\n"
@@ -30,23 +34,21 @@ class Handover:
     """What the prologue leaves behind, and where it ends.
 
     `exit_code` is None when the rest of the product is to take over. Then `kind` says which
-    protocol is spoken. On the native face, `initialize` is the body of the request that was
-    answered, `items` are what came behind it, and `parser` goes on from there with what is
-    read from stdin. For ACP, `line` is what was read.
+    protocol is spoken, `initialize` is the body of the request that was answered, `items` are
+    what came behind it, and `parser` goes on from there with what is read from stdin.
     """
 
-    __slots__ = ("exit_code", "initialize", "items", "kind", "line", "parser", "stdin", "stdout")
+    __slots__ = ("exit_code", "initialize", "items", "kind", "parser", "stdin", "stdout")
 
     def __init__(
         self,
         stdin: int,
         stdout: int,
         *,
-        kind: Literal["lsp", "acp"] = "lsp",
+        kind: Kind = "lsp",
         initialize: bytes = b"",
         items: list[Frame | FrameError] | None = None,
-        parser: FrameParser | None = None,
-        line: bytes = b"",
+        parser: FrameParser | LineParser | None = None,
         exit_code: int | None = None,
     ) -> None:
         self.stdin = stdin
@@ -55,17 +57,16 @@ class Handover:
         self.initialize = initialize
         self.items = items or []
         self.parser = parser or FrameParser()
-        self.line = line
         self.exit_code = exit_code
 
 
-def run(stdin: int, stdout: int) -> Handover:
-    """Answer until `initialize` was answered well, or the client is gone."""
+def run(stdin: int, stdout: int, forced: Kind | None = None) -> Handover:
+    """Answer until `initialize` was answered well, or the client is gone. What the first byte
+    says about the protocol is not asked when one is `forced`."""
     begin = _read_past_blanks(stdin)
-    if begin.startswith(b"{"):
-        return Handover(stdin, stdout, kind="acp", line=begin)
+    kind = forced or ("acp" if begin.startswith(b"{") else "lsp")
     try:
-        return _until_initialized(stdin, stdout, begin)
+        return _until_initialized(stdin, stdout, kind, begin)
     except OSError:  # nobody reads our answers
         return Handover(stdin, stdout, exit_code=1)
 
@@ -73,16 +74,12 @@ def run(stdin: int, stdout: int) -> Handover:
 def refuse_all(handover: Handover, reason: str) -> int:
     """Stand in for a product that could not be loaded: every request fails with `reason` until
     the client says goodbye or is gone. Returns the exit code."""
-    parser: FrameParser | _Lines = handover.parser
-    items, wrap = handover.items, frame
-    if handover.kind == "acp":
-        parser, wrap = _Lines(), _line
-        items = parser.feed(handover.line)
 
     def refuse(message: Message) -> None:
         if message["method"] != "shutdown":
             raise _Refused(wire.INITIALIZATION_FAILED, reason, message["id"])
 
+    items, (_, wrap) = handover.items, _framing(handover.kind)
     exit_code = 1
     try:
         while True:
@@ -95,26 +92,41 @@ def refuse_all(handover: Handover, reason: str) -> int:
                     exit_code = 0 if method == "shutdown" else exit_code
             if not (data := _read(handover.stdin)):
                 return exit_code
-            items = parser.feed(data)
+            items = handover.parser.feed(data)
     except OSError:  # nobody reads our answers
         return 1
 
 
-def _until_initialized(stdin: int, stdout: int, data: bytes) -> Handover:
-    parser = FrameParser()
+def _until_initialized(stdin: int, stdout: int, kind: Kind, data: bytes) -> Handover:
+    make_parser, wrap = _framing(kind)
+    parser, initialize = make_parser(), _initialize if kind == "lsp" else _initialize_acp
     while data:
         items = parser.feed(data)
         for number, item in enumerate(items, 1):
-            answer, method = _answer(item, _initialize)
+            answer, method = _answer(item, initialize)
             if answer is not None:
-                _send(stdout, frame(answer))
-            if method == "exit":
+                _send(stdout, wrap(answer))
+            if method == "exit" and kind == "lsp":
                 return Handover(stdin, stdout, exit_code=1)
             if method == "initialize" and answer is not None and isinstance(item, Frame):
-                later = items[number:]
-                return Handover(stdin, stdout, initialize=item.body, items=later, parser=parser)
+                return Handover(
+                    stdin,
+                    stdout,
+                    kind=kind,
+                    initialize=item.body,
+                    items=items[number:],
+                    parser=parser,
+                )
         data = _read(stdin)
-    return Handover(stdin, stdout, exit_code=1)
+    return Handover(stdin, stdout, kind=kind, exit_code=1)
+
+
+def _framing(kind: Kind) -> tuple[type[FrameParser | LineParser], Callable[[bytes], bytes]]:
+    if kind == "lsp":
+        return FrameParser, frame
+    from ..wire.lines import LineParser, line
+
+    return LineParser, line
 
 
 # ---- messages ----------------------------------------------------------------------------
@@ -179,11 +191,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _initialize(message: Message) -> Message:
-    msg_id, params = message["id"], message.get("params")
-    if message["method"] != "initialize":
-        raise _Refused(wire.NOT_INITIALIZED, "The first request is initialize.", msg_id)
-    if not isinstance(params, dict):
-        raise _Refused(wire.INVALID_PARAMS, "initialize: Expected an object - at `$`", msg_id)
+    msg_id, params = _initializing(message, wire.NOT_INITIALIZED)
     options = params.get("initializationOptions")
     version = _common_version(options if isinstance(options, dict) else {}, msg_id)
     return {
@@ -200,6 +208,56 @@ def _initialize(message: Message) -> Message:
         },
         "serverInfo": {"name": "agent-sidecar", "version": __version__},
     }
+
+
+def _initialize_acp(message: Message) -> Message:
+    """Version 1 is the only one that is spoken; who speaks another says goodbye then. What may be
+    promised is what is known without looking at anything."""
+    msg_id, params = _initializing(message, wire.INVALID_REQUEST)
+    if type(params.get("protocolVersion")) is not int:
+        text = "initialize: Expected int - at `$.protocolVersion`"
+        raise _Refused(wire.INVALID_PARAMS, text, msg_id)
+    sessions: Message = {
+        name: {} for name in ("list", "delete", "resume", "close", "additionalDirectories")
+    }
+    if wants_unstable(params):
+        sessions["fork"] = {}
+    return {
+        "protocolVersion": 1,
+        "agentInfo": {
+            "name": "agent-sidecar",
+            "title": "Agent Sidecar",
+            "version": __version__,
+        },
+        "agentCapabilities": {
+            "loadSession": True,
+            "promptCapabilities": {"image": False, "audio": False, "embeddedContext": True},
+            "mcpCapabilities": {"http": _has_mcp(), "sse": False},
+            "sessionCapabilities": sessions,
+            "auth": {"logout": {}},
+        },
+        "authMethods": wire.ACP_AUTH_METHODS,
+    }
+
+
+def wants_unstable(params: Message) -> bool:
+    meta = params.get("_meta")
+    ours = meta.get("agent-sidecar") if isinstance(meta, dict) else None
+    return isinstance(ours, dict) and ours.get(wire.UNSTABLE) is True
+
+
+def _has_mcp() -> bool:
+    """Whether what speaks to MCP servers is installed. Looking for it properly takes too long."""
+    return any(os.path.isdir(os.path.join(folder, "mcp")) for folder in sys.path)
+
+
+def _initializing(message: Message, code: int) -> tuple[int | str, Message]:
+    msg_id, params = message["id"], message.get("params")
+    if message["method"] != "initialize":
+        raise _Refused(code, "The first request is initialize.", msg_id)
+    if not isinstance(params, dict):
+        raise _Refused(wire.INVALID_PARAMS, "initialize: Expected an object - at `$`", msg_id)
+    return msg_id, params
 
 
 def _common_version(options: Message, msg_id: int | str) -> int:
@@ -220,25 +278,6 @@ def _common_version(options: Message, msg_id: int | str) -> int:
 
 
 # ---- streams -----------------------------------------------------------------------------
-
-
-class _Lines:
-    """Messages one per line, as ACP frames them; stands in for `FrameParser`."""
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-
-    def feed(self, data: bytes) -> list[Frame | FrameError]:
-        self._rest += data
-        if b"\n" not in data and len(self._rest) <= MAX_BODY:
-            return []
-        *lines, rest = bytes(self._rest).split(b"\n")
-        self._rest = bytearray(rest if len(rest) <= MAX_BODY else b"")
-        return [Frame(line) for line in lines if line.strip()]
-
-
-def _line(body: bytes) -> bytes:
-    return body + b"\n"
 
 
 def _read_past_blanks(stdin: int) -> bytes:

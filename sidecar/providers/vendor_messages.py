@@ -263,4 +263,6 @@ def settings_of(request: ModelRequest, defaults: Settings) -> ModelSettings:
         settings["temperature"] = temperature
     if (most := first("max_output_tokens")) is not None:
         settings["max_tokens"] = most
+    if (thinking := first("thinking")) is not None:
+        settings["thinking"] = thinking
     return settings

@@ -50,10 +50,12 @@ _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2
 
 class McpServers:
     """All servers of this process, shared by its agents. `run` has to be running. `mark` is what
-    our children carry in their environment, so that none outlives a sidecar that was killed."""
+    our children carry in their environment, so that none outlives a sidecar that was killed. Those
+    that a client names for a session (`may_hold_keys`) come with their keys; settings must not."""
 
-    def __init__(self, mark: str = "") -> None:
+    def __init__(self, mark: str = "", *, may_hold_keys: bool = False) -> None:
         self._mark = mark
+        self._may_hold_keys = may_hold_keys
         self._servers: dict[str, _Server] = {}
         self._tasks: TaskGroup | None = None
 
@@ -70,7 +72,9 @@ class McpServers:
                 del self._servers[name]
         for name, settings in wanted.items():
             if settings.enabled:
-                self._servers.setdefault(name, _Server(name, settings, self._mark))
+                self._servers.setdefault(
+                    name, _Server(name, settings, self._mark, self._may_hold_keys)
+                )
 
     async def tools(self) -> Sequence[Tool]:
         """Implements `ToolSource`."""
@@ -107,7 +111,9 @@ def _named_apart(tools: Iterable[McpTool]) -> list[Tool]:
 class _Server:
     """One server: `serve` is its whole life, as often as it takes."""
 
-    def __init__(self, name: str, settings: McpServer, mark: str) -> None:
+    def __init__(
+        self, name: str, settings: McpServer, mark: str, may_hold_keys: bool = False
+    ) -> None:
         self.name = name
         self.settings = settings
         self.state = "starting"
@@ -118,6 +124,7 @@ class _Server:
         self.was_begun = False
         self.session: ClientSession | None = None
         self._mark = mark
+        self._may_hold_keys = may_hold_keys
         self._news = anyio.Event()
         self._is_broken = False
         self._seen: dict[str, str] = {}
@@ -142,7 +149,7 @@ class _Server:
                 pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _serve_once(self) -> None:
-        if problem := mcp_problem(self.settings):
+        if not self._may_hold_keys and (problem := mcp_problem(self.settings)):
             raise RuntimeError(problem)
         try:
             # A second's work, which is not to keep everything else waiting.

@@ -11,6 +11,18 @@ INVALID_REQUEST = -32600
 INVALID_PARAMS = -32602
 NOT_INITIALIZED = -32002
 
+ACP_AUTH_METHODS = (
+    {
+        "id": "environment",
+        "name": "Keys from the environment",
+        "description": "Set ANTHROPIC_API_KEY, GEMINI_API_KEY, OPENAI_API_KEY or AWS keys where "
+        "the editor starts agent-sidecar. Without any, the offline provider answers.",
+    },
+)
+UNSTABLE = "unstable"
+"""A client that sets it in `_meta.agent-sidecar` of `initialize` is offered what the Agent Client
+Protocol has not settled yet."""
+
 MODES = (
     "chat",
     "build",

@@ -71,9 +71,10 @@ class FrameWriter:
     returns how much, or None for everything). `room` says how many bytes it would take now
     without blocking; 0 when that is not known.
 
-    `encode` turns a delta into a body; it is called on either thread. The callbacks run on the
-    event loop: `on_drained` when the queue has fallen below half of `limit` after it had been
-    congested, `on_broken` once, when writing failed; nothing is taken any more after that.
+    `encode` turns a delta into a body and `wrap` a body into a frame, on either thread. The
+    callbacks run on the event loop: `on_drained` when the queue has fallen below half of `limit`
+    after it had been congested, `on_broken` once, when writing failed; nothing is taken any more
+    after that.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class FrameWriter:
         write: Callable[[bytes], object],
         *,
         encode: Callable[[Delta], bytes],
+        wrap: Callable[[bytes], bytes] = frame,
         room: Callable[[], int] = lambda: 0,
         limit: int = LIMIT,
         on_drained: Callable[[], object] | None = None,
@@ -89,6 +91,7 @@ class FrameWriter:
     ) -> None:
         self._write = write
         self._encode = encode
+        self._wrap = wrap
         self._room = room
         self._limit = limit
         self._on_drained = on_drained
@@ -237,7 +240,7 @@ class FrameWriter:
             return items
 
     def _framed(self, item: bytes | _Waiting) -> bytes:
-        return frame(item if isinstance(item, bytes) else self._encode(item.merged()))
+        return self._wrap(item if isinstance(item, bytes) else self._encode(item.merged()))
 
     def _write_out(self, data: bytes) -> None:
         at = 0

@@ -310,12 +310,52 @@ def test_what_is_no_frame_behind_initialize_is_handed_on_and_reported_once() -> 
         assert kinds == [Frame, FrameError, Frame, FrameError, Frame]
 
 
+# ---- the Agent Client Protocol -----------------------------------------------------------
+
+
+def acp(method: str = "initialize", msg_id: int = 0, **params: Any) -> bytes:
+    request = {"jsonrpc": "2.0", "id": msg_id, "method": method, "params": params}
+    return json.dumps(request).encode() + b"\n"
+
+
+def acp_start(sent: bytes, forced: Any = None) -> tuple[Handover, list[Message]]:
+    pipes = Pipes(sent)
+    handover = run(pipes.stdin, pipes.stdout, forced)
+    return handover, [json.loads(line) for line in pipes.close().splitlines()]
+
+
+@proves("P6")
 @pytest.mark.parametrize("blanks", [b"", b" ", b"\r\n\t \n"])
-def test_a_brace_means_acp_and_nothing_of_it_is_consumed(blanks: bytes) -> None:
-    line = b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}\n{"j'
-    handover, answers = start(blanks + line)
-    assert (handover.kind, handover.exit_code, handover.line) == ("acp", None, line)
-    assert answers == []
+def test_a_brace_means_acp_which_is_answered_in_lines(blanks: bytes) -> None:
+    later = acp("session/new", 1)
+    handover, answers = acp_start(blanks + acp(protocolVersion=1) + later + b'{"j')
+    assert (handover.kind, handover.exit_code) == ("acp", None)
+    (answer,) = answers
+    assert answer["id"] == 0
+    assert answer["result"]["protocolVersion"] == 1
+    assert answer["result"]["agentCapabilities"]["loadSession"] is True
+    assert "fork" not in answer["result"]["agentCapabilities"]["sessionCapabilities"]
+    assert json.loads(handover.initialize)["method"] == "initialize"
+    assert [item.body for item in handover.items] == [later.strip()]
+    assert [item.body for item in handover.parser.feed(b'":1}\n')] == [b'{"j":1}']
+
+
+@proves("P6")
+def test_what_is_not_settled_is_offered_to_who_asks_for_it() -> None:
+    meta = {"agent-sidecar": {"unstable": True}}
+    _, answers = acp_start(acp(protocolVersion=1, _meta=meta))
+    assert answers[0]["result"]["agentCapabilities"]["sessionCapabilities"]["fork"] == {}
+
+
+@proves("P6")
+def test_acp_can_be_forced_and_says_what_is_wrong() -> None:
+    handover, answers = acp_start(
+        b"nonsense\n" + acp("session/new", 1) + acp(msg_id=2) + acp(msg_id=3, protocolVersion=7),
+        "acp",
+    )
+    assert handover.kind == "acp"
+    assert errors(answers[:3]) == [(None, -32700), (1, -32600), (2, -32602)]
+    assert answers[3]["result"]["protocolVersion"] == 1
 
 
 # ---- when the rest cannot be loaded ------------------------------------------------------
@@ -353,14 +393,12 @@ def test_a_goodbye_without_shutdown_makes_exit_code_1(goodbye: bytes) -> None:
 
 
 def test_requests_in_lines_are_refused_in_lines() -> None:
-    line = b'{"jsonrpc":"2.0","id":%d,"method":"initialize"}\n'
-    exit_code, data = refuse(line % 0 + b"\n" + b"{\n" + line % 1 + b'{"jsonrpc":')
+    exit_code, data = refuse(
+        acp(protocolVersion=1) + acp("a", 1) + b"\n" + b"{\n" + acp("b", 2) + b'{"jsonrpc":'
+    )
     assert exit_code == 1
-    assert errors([json.loads(answer) for answer in data.splitlines()]) == [
-        (0, -32051),
-        (None, -32700),
-        (1, -32051),
-    ]
+    _, *refused = [json.loads(answer) for answer in data.splitlines()]
+    assert errors(refused) == [(1, -32051), (None, -32700), (2, -32051)]
 
 
 # ---- the process -------------------------------------------------------------------------

@@ -25,7 +25,7 @@ NAME = "build"
 PROGRAM = """
 import json
 from pathlib import Path
-from sidecar import serving
+from sidecar.serving import factories as serving
 from sidecar.conversations import ToolKind
 from sidecar.interfaces import Subject, ToolOutput, ToolSpec
 from sidecar.toolbox import Toolbox
@@ -45,7 +45,7 @@ class Write:
             file.write(f"{{arguments['n']}}\\n")
         return ToolOutput("written")
 
-serving.make_tools = lambda store, editor, agents, mcp, conversation: Toolbox([Write()])
+serving.make_tools = lambda *_: Toolbox([Write()])
 """
 """The product with a tool that has to be asked for."""
 

@@ -27,7 +27,7 @@ PROBE_MS = 5
 PROBED = r"""
 import time
 import anyio
-from sidecar import serving
+from sidecar.serving import factories as serving
 
 async def probe(*_):
     late = []
@@ -46,7 +46,7 @@ from sidecar.__main__ import main
 
 NOISY = r"""
 import ctypes, os, subprocess, sys, warnings
-from sidecar import serving
+from sidecar.serving import factories as serving
 from sidecar.interfaces import ModelStop, TextDelta
 
 class Noisy:

@@ -29,7 +29,7 @@ PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from functools import partial
-from sidecar import serving
+from sidecar.serving import factories as serving
 from sidecar.providers import worker
 worker.Workers = partial(worker.Workers, module="tests.providers.misbehaving")
 serving.make_provider = lambda store, workers, config: worker.WorkerProvider(config, workers())

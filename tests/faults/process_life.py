@@ -56,7 +56,7 @@ while os.read(ends[1], 65536):
 
 STUBBORN = r"""
 import sys, time
-from sidecar import serving
+from sidecar.serving import factories as serving
 from sidecar.interfaces import TextDelta
 
 class Stubborn:

@@ -194,16 +194,21 @@ class Process:
 
 
 class Strict(LiveConversation):
-    """The product's client, with a note of all that came twice or out of turn."""
+    """The product's client, with a note of all that came twice or out of turn. Who catches up
+    while the connection is followed already, for another reader of it, is told what happened
+    meanwhile as events, too: that is once in the catch-up and once for the other reader."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.wrong: list[tuple[Applied, Event]] = []
-        apply = self.view.apply
+        apply, live = self.view.apply, set[int]()
 
         def noted(event: Any) -> Applied:
             applied = apply(event)
-            if applied is not Applied.NEW and not self._catching_up:
+            is_again = event.seq in live or isinstance(event, Delta)
+            live.add(event.seq)
+            is_wrong = applied is Applied.HOLE or (applied is Applied.KNOWN and is_again)
+            if is_wrong and not self._catching_up:
                 self.wrong.append((applied, event))
             return applied
 
@@ -371,7 +376,7 @@ def play(steps: Sequence[Step]) -> Strict:
             shown, stored = await client.finish()
         assert msgspec.json.encode(shown) == msgspec.json.encode(stored)
         wrong = [noted for noted in client.live.wrong if not isinstance(noted[1], Delta)]
-        assert wrong == [], "an event came twice or out of turn"
+        assert wrong == [], f"an event came twice or out of turn: {wrong}"
         return client.live
 
     with folder() as made, mock.patch.object(write, "KEPT_EVENTS", KEPT_EVENTS):

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 HASTY = """
 from functools import partial
-from sidecar import serving
+from sidecar.serving import process as serving
 serving.Watchdog = partial(serving.Watchdog, look=0.05)
 """
 """A watchdog that looks twenty times as often."""

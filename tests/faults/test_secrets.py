@@ -26,7 +26,7 @@ TEXT = set(ENCODINGS) - {"UTF-16LE", "UTF-16BE"}
 LEAKING = r"""
 import os, subprocess, sys, tempfile
 from pathlib import Path
-from sidecar import serving
+from sidecar.serving import factories as serving
 from sidecar.errors import MessageProcessingFailed
 from sidecar.interfaces import ModelStop, TextDelta
 

@@ -300,6 +300,22 @@ async def test_a_prompt_sets_more_than_the_settings_do(
     assert ["77" in body for body in bodies] == [False, True]
 
 
+async def test_how_hard_a_model_thinks_can_be_told(dialect: Dialect, server: VendorServer) -> None:
+    server.repeat = said(dialect, Text("Yes."), Stop())
+    models = {
+        "bedrock_model": "global.anthropic.claude-sonnet-5-5",
+        "anthropic_model": "claude-sonnet-5-5",
+        "openai_model": "gpt-5.4-mini",
+        "gemini_model": "gemini-3.8-flash",
+    }
+    async with provided(dialect.name, server.url, **models) as provider:
+        await events_of(provider, asking())
+        for level in ("low", "high"):
+            await events_of(provider, asking(settings=MessageSettings(thinking=level)))
+    default, low, high = (request.body for request in server.requests)
+    assert default != low != high != default
+
+
 async def test_the_connection_is_kept_for_the_next_turn(
     dialect: Dialect, server: VendorServer
 ) -> None:

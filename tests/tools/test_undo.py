@@ -216,7 +216,7 @@ async def test_a_command_in_the_background_goes_on_tells_how_it_goes_and_is_stop
     assert ledger.now == []
     assert (await output.run({"id": "command-1"})).is_error
     ended = await run.run({"command": "echo done", "background": True}, kept.use)
-    await background.find("command-2").exited.wait()
+    await background.find("command-2").child.exited.wait()
     assert not background.is_busy
     assert ended.content.startswith("It runs")
     await background.end_all()

@@ -30,6 +30,7 @@ export const PASSED_ON = [
   "awsUseProfile",
   "temperature",
   "maxOutputTokens",
+  "thinking",
   "requestTimeout",
   "maxActiveAgents",
   "inactivityTimeout",
@@ -61,4 +62,4 @@ export function settingsOf(inspect: Inspect, isTrusted: boolean): SettingsPatch 
   ) as SettingsPatch;
 }
 
-const NULLABLE = new Set<string>(["temperature", "maxOutputTokens"]);
+const NULLABLE = new Set<string>(["temperature", "maxOutputTokens", "thinking"]);

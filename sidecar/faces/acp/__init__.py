@@ -1,0 +1,1 @@
+"""The Agent Client Protocol: the same conversations in Zed, JetBrains, Neovim and Emacs."""

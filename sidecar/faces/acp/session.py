@@ -1,0 +1,223 @@
+"""One conversation as an ACP client has it open: what it is told, and that nothing is left out.
+
+The protocol has no way to say "ask again", so a client that does not read is not told less. What
+the writer has no room for is kept back (a bounded piece of it), the subscription is given up, and
+when there is room again the store says what is missing. `Narration` tells each piece once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+
+from ...conversations import Conversation, Message
+from ...errors import AgentError, NotFound
+from ...events import Delta, Event
+from ...interfaces import ConversationStore
+from ...journal import Journal, Subscription
+from ...reply import Flusher
+from ...wire import acp
+from .narration import Narration, Update, chunk_of
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+encode = msgspec.json.Encoder().encode
+OUTPUT_SHOWN = 8 * 1024
+"""Characters of a running command's output that an update has: the newest."""
+
+
+class Writer(Protocol):
+    """The bounded writer, as far as a session needs it."""
+
+    def send(self, body: bytes) -> None: ...
+    def notify(self, body: bytes, *, key: str | None = None) -> bool: ...
+    def delta(self, event: Delta) -> bool: ...
+
+
+def update_body(session_id: str, update: Update, seq: int = 0) -> bytes:
+    params: dict[str, Any] = {"sessionId": session_id, "update": update}
+    if seq:
+        params["_meta"] = {acp.META: {"seq": seq}}
+    return encode({"jsonrpc": "2.0", "method": "session/update", "params": params})
+
+
+def delta_body(delta: Delta) -> bytes:
+    return update_body(delta.conversation_id, chunk_of(delta), delta.seq)
+
+
+class Room:
+    """When the client reads again."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def made(self) -> None:
+        self._event.set()
+        self._event = anyio.Event()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+class Session:
+    """Owns the client's subscription of one conversation. `open` before anything else."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        options: Callable[[str], list[Update]],
+        *,
+        writer: Writer,
+        room: Room,
+        journal: Journal,
+        store: ConversationStore,
+        flusher: Flusher,
+        tasks: TaskGroup,
+    ) -> None:
+        self.session_id = conversation.conversation_id
+        self.roots = conversation.roots
+        self.prompts: set[anyio.CancelScope] = set()
+        """Requests of this client whose turn has not ended."""
+        self.narration = Narration(conversation.roots, options)
+        self._writer = writer
+        self._room = room
+        self._journal = journal
+        self._store = store
+        self._flusher = flusher
+        self._tasks = tasks
+        self._subscription: Subscription | None = None
+        self._unsent: list[bytes] = []
+        self._whole = anyio.Event()
+        """Set while the client has been told all there is."""
+        self._outputs: dict[str, str] = {}
+        self.scope = anyio.CancelScope()
+        """Of what lives as long as the session is open."""
+
+    async def open(self, *, replay: bool) -> None:
+        """Tell the conversation from its beginning, or only from now on."""
+        conversation = await self._store.get(self.session_id)
+        self._journal.begin(self.session_id, conversation.last_seq)
+        await self._flusher.flush_conversation(self.session_id)
+        for message in await self._store.messages(self.session_id):
+            if replay:
+                await self._tell_all(self.narration.of_message(message))
+            else:
+                self.narration.skip(message)
+        await self._catch_up()
+
+    def close(self) -> None:
+        self._unsubscribe()
+        self.scope.cancel()
+        for prompt in self.prompts:
+            prompt.cancel()
+
+    async def whole(self) -> None:
+        """Wait until the client has been told all that has happened so far."""
+        await self._whole.wait()
+
+    def tell(self, updates: Iterable[Update], seq: int = 0) -> bool:
+        """False: there is no room, and the rest comes later."""
+        bodies = [update_body(self.session_id, update, seq) for update in updates]
+        for at, body in enumerate(bodies):
+            if self._unsent or not self._writer.notify(body, key=self.session_id):
+                self._unsent += bodies[at:]
+                self._lag()
+                return False
+        return True
+
+    def show_output(self, turn_id: str, call_id: str, text: str) -> None:
+        """What a tool puts out while it runs: to who keeps up. The result says it again."""
+        id_ = self.narration.running(turn_id, call_id)
+        if id_ is None or not self._whole.is_set():
+            return
+        shown = (self._outputs.get(id_, "") + text)[-OUTPUT_SHOWN:]
+        self._outputs = {id_: shown}
+        update = self.narration.output(id_, shown)
+        self._writer.notify(update_body(self.session_id, update), key=self.session_id)
+
+    # ---- events ----
+
+    def _deliver(self, event: Event) -> None:
+        if not isinstance(event, Delta):
+            self.tell(list(self.narration.of(event)), event.seq)
+        elif (rest := self.narration.rest_of(event)) is not None:
+            if self._writer.delta(rest):
+                self.narration.said(rest)
+            else:
+                self._lag()
+
+    def _lag(self) -> None:
+        """From here on the store is asked, when there is room."""
+        self._unsubscribe()
+        if self._whole.is_set():
+            self._whole = anyio.Event()
+            self._tasks.start_soon(self._recover, name="session")
+
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._journal.unsubscribe(self._subscription)
+            self._subscription = None
+
+    async def _recover(self) -> None:
+        with self.scope:
+            while not self._whole.is_set():
+                try:
+                    await self._catch_up()
+                except NotFound:  # deleted meanwhile: there is nothing to tell
+                    self._whole.set()
+                except AgentError as error:
+                    logger.warning("a session cannot be read", extra={"cause": error.message})
+                    await anyio.sleep(RETRY_SECONDS)
+
+    async def _catch_up(self) -> None:
+        """Tell what is missing and listen from there on: as often as it takes."""
+        while not await self._caught_up():
+            await self._room.wait()
+        self._whole.set()
+
+    async def _caught_up(self) -> bool:
+        while self._unsent:
+            if not self._writer.notify(self._unsent[0], key=self.session_id):
+                return False
+            del self._unsent[0]
+        subscription = self._subscription = self._journal.subscribe(
+            self.session_id, self._deliver, on_lost=self._lag
+        )
+        await self._flusher.flush_conversation(self.session_id)
+        for message in await self._missing():
+            if not self._told(message):
+                self._unsubscribe()
+                return False
+        subscription.start()
+        return self._subscription is subscription
+
+    def _told(self, message: Message) -> bool:
+        bodies = [update_body(self.session_id, u) for u in self.narration.of_message(message)]
+        for at, body in enumerate(bodies):
+            if not self._writer.notify(body, key=self.session_id):
+                self._unsent += bodies[at:]
+                return False
+        return True
+
+    async def _missing(self) -> Sequence[Message]:
+        """The newest messages back to one of which nothing is left to tell."""
+        found: list[Message] = []
+        page = await self._store.page(self.session_id)
+        while True:
+            fresh = [m for m in page.messages if not self.narration.is_told(m)]
+            found = [*fresh, *found]
+            if page.page_cursor is None or len(fresh) < len(page.messages):
+                return found
+            page = await self._store.page(self.session_id, cursor=page.page_cursor)
+
+    async def _tell_all(self, updates: Iterable[Update]) -> None:
+        for update in updates:
+            body = update_body(self.session_id, update)
+            while not self._writer.notify(body, key=self.session_id):
+                await self._room.wait()
