@@ -18,7 +18,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from ...conversations import Conversation, MessageSettings, StopReason, TurnResult
-from ...errors import InitializationFailed
+from ...errors import Conflict, InitializationFailed, InvalidState
 from ...events import DurableEvent, TurnQueued
 from ...ids import new_id
 from ...manager import AgentManager
@@ -145,7 +145,10 @@ class AcpFace:
         found: list[Result] = []
         cursor = params.cursor
         while True:
-            page = await self._store.list(cursor=cursor, limit=PAGE)
+            try:
+                page = await self._store.list(cursor=cursor, limit=PAGE)
+            except (Conflict, InvalidState) as error:
+                raise RpcError(wire.INVALID_PARAMS, f"session/list: {error.message}") from None
             found += [info(c) for c in page.conversations if not cwd or cwd in c.roots]
             cursor = page.cursor
             if cursor is None or len(found) >= PAGE:
