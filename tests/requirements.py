@@ -389,6 +389,7 @@ RULES = [
     Requirement("PROTECTED", "What governs agents, editors and shells is asked every time"),
     Requirement("AUDIT", "What agents did and were kept from is recorded, and cuts are noticed"),
     Requirement("MCP", "Tools of MCP servers are asked for like commands"),
+    Requirement("ACP", "Editors that speak the Agent Client Protocol have the same conversations"),
     Requirement("GUARD", "No path leads out of the workspace, and none inside is refused"),
     Requirement("AGENT-RIGHTS", "Agents that ask agents gain no right by it, and come to an end"),
     Requirement("PATHS", "Where things are kept, by platform"),
