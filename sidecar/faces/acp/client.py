@@ -15,7 +15,7 @@ from ...wire import methods as wire
 from ..editor import EDIT_PATIENCE, PATIENCE, Ask
 from ..rpc import RpcError
 from .session import Session
-from .tools import KINDS, text_content
+from .tools import KINDS, asked_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Permissions:
             "title": question.title,
             "kind": KINDS.get(question.tool, "other"),
             "status": "pending",
-            "content": text_content(question.text),
+            "content": asked_of(question, session.roots),
         }
         params = {"sessionId": session.session_id, "toolCall": call, "options": options}
         chosen: str | None = None

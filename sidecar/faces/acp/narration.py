@@ -35,7 +35,7 @@ from ...events import (
     TurnSteered,
     utf16_length,
 )
-from .tools import described, text_content
+from .tools import asked_of, described, text_content
 
 Update = dict[str, Any]
 CHUNKS = {"text": "agent_message_chunk", "thinking": "agent_thought_chunk"}
@@ -127,7 +127,7 @@ class Narration:
                     "title": asked.title,
                     "kind": described(asked.tool, {}, ())["kind"],
                     "status": "pending",
-                    "content": text_content(asked.text),
+                    "content": asked_of(asked, self._roots),
                 }
             case ToolStarted():
                 yield from self._started(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from ...conversations import JsonObject
+from ...conversations import Approval, JsonObject
 
 KINDS = {
     "read": "read",
@@ -27,7 +27,8 @@ KINDS = {
 """Our tools by ACP's kinds; those of MCP servers are `other`."""
 
 TITLE_LENGTH = 120
-_HUNK = re.compile(r"@@.*", re.DOTALL)
+_LINES = re.compile(r"[^\n]*\n|[^\n]+")
+_NAMES = re.compile(r"--- a/[^\n]*\n\+\+\+ b/([^\n]+)\n@@ ")
 
 
 def described(name: str, arguments: JsonObject, roots: Sequence[str]) -> dict[str, Any]:
@@ -84,19 +85,40 @@ def changes_of(name: str, arguments: JsonObject, path: str) -> list[dict[str, An
             return []
 
 
+def asked_of(question: Approval, roots: Sequence[str]) -> list[dict[str, Any]]:
+    """What a user has to see to answer: a change as one, anything else word by word."""
+    head = _NAMES.match(question.text)
+    path = absolute_of(head[1], roots) if head else None
+    if path is None:
+        return text_content(question.text)
+    return [
+        _diff(path, None if place.startswith("@@ -0,0") else old, new)
+        for place, old, new in _hunks(question.text)
+    ] or text_content(question.text)
+
+
 def hunks_of(diff: str) -> list[tuple[str, str]]:
     """Old and new lines of each part of a unified diff."""
-    found: list[tuple[list[str], list[str]]] = []
-    for line in diff.splitlines(keepends=True):
-        if _HUNK.match(line):
-            found.append(([], []))
-        elif found and line[:1] in (" ", "-", "+", "\n"):
-            old, new = found[-1]
-            if line[:1] != "+":
-                old.append(line[1:] if line != "\n" else line)
-            if line[:1] != "-":
-                new.append(line[1:] if line != "\n" else line)
-    return [("".join(old), "".join(new)) for old, new in found]
+    return [(old, new) for _, old, new in _hunks(diff)]
+
+
+def _hunks(diff: str) -> Iterator[tuple[str, str, str]]:
+    """With the line that says where each part belongs."""
+    place, old, new, last = "", "", "", ""
+    for line in _LINES.findall(diff):
+        if line.startswith("@@"):
+            if place:
+                yield place, old, new
+            place, old, new = line, "", ""
+        elif place and line[0] == "\\":  # the line before it has no end
+            old = old.removesuffix("\n") if last in " -" else old
+            new = new.removesuffix("\n") if last in " +" else new
+        elif place:
+            old += line[1:] if line[0] in " -" else ""
+            new += line[1:] if line[0] in " +" else ""
+        last = line[0]
+    if place:
+        yield place, old, new
 
 
 def _diff(path: str, old: str | None, new: str) -> dict[str, Any]:
