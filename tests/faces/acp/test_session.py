@@ -125,8 +125,17 @@ def test_nothing_is_left_out_and_nothing_comes_twice(
 ) -> None:
     """`later`: how much room there is again, and how long until then; `before`: how many turns
     are over when the session is opened."""
+    play(first, later, before)
 
-    async def play() -> None:
+
+@proves("ACP", "P3")
+def test_wherever_the_room_ends_it_goes_on_there() -> None:
+    for first in range(40):
+        play(first, [(1, 25)] * 4, 0)
+
+
+def play(first: int, later: list[tuple[int, int]], before: int) -> None:
+    async def run() -> None:
         models = lambda _: ScriptedProvider(SCRIPT)  # noqa: E731
         async with living(models=models, tools=(FakeTool("look"),)) as world:
             await world.create("a")
@@ -147,7 +156,7 @@ def test_nothing_is_left_out_and_nothing_comes_twice(
                     await session.whole()
             check(writer, await world.messages())
 
-    run_virtually(play)
+    run_virtually(run)
 
 
 @proves("ACP", "P11")
