@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import elsewhere, history, start, streaming, turns, vendor
+from . import acp, elsewhere, history, start, streaming, turns, vendor
 from .figures import Figure, amount, table
 
 Benchmark = Callable[[Path, bool], list[Figure]]
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "cancel": turns.cancel,
     "history": history.history,
     "search": history.search,
+    "acp": acp.acp,
     "vendor": vendor.vendor,
 }
 README = Path(__file__).with_name("README.md")
