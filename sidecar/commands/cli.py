@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
 }
 SERVING: Mapping[str, str] = {
     "serve": "speak JSON-RPC over stdio: what an editor starts",
+    "acp": "speak the Agent Client Protocol over stdio: Zed, JetBrains, Neovim, Emacs",
 }
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
