@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from .stores.repair import Repaired
 
-USAGE = "usage: agent-sidecar serve [--store PATH]"
+USAGE = "usage: agent-sidecar {} [--store PATH]"
 
 
 def serve(args: list[str], *, face: str) -> int:
     """Speak to an editor over stdio until it says goodbye or is gone."""
     store = _store_option(args)
     if store is None:
-        sys.stderr.write(f"{USAGE}\n")
+        sys.stderr.write(f"{USAGE.format(face)}\n")
         return 2
     from .faces.prologue import refuse_all, run
     from .faces.stdio import claim_stdout

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from ..errors import InitializationFailed
 from ..events import Delta
-from ..faces.acp.client import ClientFiles, Permissions
+from ..faces.acp.client import ClientFiles, ClientTerminal, Permissions
 from ..faces.acp.face import AcpFace
 from ..faces.acp.narration import Update
 from ..faces.acp.protocol import AcpProtocol
@@ -99,6 +99,11 @@ class AcpServing(Serving):
     def editor_of(self, conversation_id: str) -> Editor:
         return ClientFiles(self.protocol.ask, conversation_id, self._abilities.fs)
 
+    def terminal_of(self, conversation_id: str) -> ClientTerminal | None:
+        if not self._abilities.terminal:
+            return None
+        return ClientTerminal(self.protocol.ask, conversation_id, self._sessions)
+
     def sources(self, conversation_id: str) -> Sequence[ToolSource]:
         return self._session_tools.of(conversation_id)
 
@@ -132,7 +137,7 @@ class SessionTools:
         self._tasks.start_soon(self._run, session, source, name="mcp of a session")
 
     async def _run(self, session: Session, source: LateSource) -> None:
-        with session.scope:
+        with session.while_open():
             await source.run()
 
     def of(self, session_id: str) -> Sequence[ToolSource]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..conversations import Conversation
 from ..errors import AgentError, InitializationFailed
@@ -93,6 +93,7 @@ def make_tools(
     editor: Editor,
     agents: Callable[[], AgentManager],
     sources: Sequence[ToolSource],
+    terminal: Any,
     conversation: Conversation,
 ) -> Toolbox:
     """What an agent may ask for; whether it may is decided by mode, kind and approval."""
@@ -107,5 +108,5 @@ def make_tools(
 
     roots = [Path(root) for root in conversation.roots]
     tools = [*workspace_tools(roots, editor.read), *editing_tools(roots, editor)]
-    running, background = command_tools(roots, store, store.path)
+    running, background = command_tools(roots, store, store.path, terminal)
     return Toolbox([*tools, *running, asking], sources=sources, background=background)

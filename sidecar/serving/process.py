@@ -138,6 +138,10 @@ class Serving(ABC):
         """Tools from elsewhere, beside those of configured servers."""
         return ()
 
+    def terminal_of(self, conversation_id: str) -> Any:
+        """The client's terminal, if it has one for agents."""
+        return None
+
     @property
     def exit_code(self) -> int:
         return 0
@@ -242,7 +246,12 @@ class Serving(ABC):
             id_ = conversation.conversation_id
             sources = [self.mcp, *self.sources(id_)]
             return factories.make_tools(
-                store, self.editor_of(id_), self._agents, sources, conversation
+                store,
+                self.editor_of(id_),
+                self._agents,
+                sources,
+                self.terminal_of(id_),
+                conversation,
             )
 
         def make_undo(conversation: Conversation) -> Any:

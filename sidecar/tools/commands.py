@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import anyio
 import msgspec
@@ -74,13 +74,28 @@ RUN = ToolSpec(
 )
 
 
+class Terminal(Protocol):
+    """The editor's own, where its user can watch and stop a command. It cannot be confined."""
+
+    async def run(
+        self, argv: Sequence[str], folder: Path, seconds: float, use: ToolUse
+    ) -> tuple[str, int | None]:
+        """What it said and its exit code; None: it was ended after `seconds`, or by the user.
+        Raises `OSError` when the editor refuses."""
+        ...
+
+
 def command_tools(
-    roots: Sequence[Path], ledger: Ledger, store: Path | None = None
+    roots: Sequence[Path],
+    ledger: Ledger,
+    store: Path | None = None,
+    terminal: Terminal | None = None,
 ) -> tuple[list[Tool], Background]:
-    """The tools, and what goes on behind them. `store` is not shown to what is confined."""
+    """The tools, and what goes on behind them. `store` is not shown to what is confined; what
+    cannot be confined here runs in the `terminal`, if there is one."""
     background = Background()
     tools: list[Tool] = [
-        CommandTool(roots, ledger, background=background, store=store),
+        CommandTool(roots, ledger, background=background, store=store, terminal=terminal),
         BackgroundTool(OUTPUT, background),
         BackgroundTool(STOP, background),
     ]
@@ -100,7 +115,9 @@ class CommandTool:
         find_sandbox: Callable[[], str | None] = sandbox.bubblewrap,
         background: Background | None = None,
         store: Path | None = None,
+        terminal: Terminal | None = None,
     ) -> None:
+        self._terminal = terminal
         self._workspace = Workspace(roots)
         self._ledger = ledger
         self._find_sandbox = find_sandbox
@@ -126,17 +143,22 @@ class CommandTool:
     def _sandbox_for(self, asked: Arguments) -> str | None:
         return None if asked.unconfined else self._find_sandbox()
 
+    def _is_for_terminal(self, asked: Arguments, is_confined: bool) -> bool:
+        return self._terminal is not None and not is_confined and not asked.background
+
     def _subject(self, asked: Arguments, folder: Path, *, is_confined: bool) -> Subject:
         # What goes on unseen, or with all the rights of the user, is asked every time.
         is_special = asked.background or asked.unconfined
+        in_terminal = self._is_for_terminal(asked, is_confined)
         return Subject(
-            title=f"Run in {folder}{_conditions(asked, is_confined)}",
+            title=f"Run in {folder}{_conditions(asked, is_confined, in_terminal)}",
             text=asked.command,
             state={
                 "folder": str(folder),
                 "isConfined": is_confined,
                 "network": asked.network,
                 "background": asked.background,
+                **({"terminal": True} if in_terminal else {}),
             },
             is_protected=asked.unconfined,
             always=()
@@ -189,6 +211,8 @@ class CommandTool:
         self, asked: Arguments, folder: Path, program: str | None, use: ToolUse
     ) -> ToolOutput:
         before = await to_thread.run_sync(Snapshot, self._workspace)
+        if self._terminal is not None and self._is_for_terminal(asked, program is not None):
+            return await self._run_in(self._terminal, before, asked, folder, use)
         command = await self._start(asked, folder, program, use)
         try:
             with anyio.move_on_after(asked.timeout_seconds) as patience:
@@ -203,6 +227,19 @@ class CommandTool:
         is_error = is_late or code != 0
         hint = SANDBOXED if program and is_error and READ_ONLY in command.text else ""
         return ToolOutput(f"{how}.\n{command.text}{hint}", is_error=is_error)
+
+    async def _run_in(
+        self, terminal: Terminal, before: Snapshot, asked: Arguments, folder: Path, use: ToolUse
+    ) -> ToolOutput:
+        try:
+            argv = shell(asked.command)
+            text, code = await terminal.run(argv, folder, asked.timeout_seconds, use)
+        finally:
+            with anyio.CancelScope(shield=True):
+                for image in await to_thread.run_sync(list, before.changes()):
+                    await use.keep(image)
+        how = "Stopped" if code is None else f"Exit code {code}"
+        return ToolOutput(f"{how}.\n{text}", is_error=code != 0)
 
     async def _start(
         self, asked: Arguments, folder: Path, program: str | None, use: ToolUse
@@ -226,9 +263,10 @@ def shell(command: str, platform: str = sys.platform) -> list[str]:
     return ["/bin/sh", "-c", f'{LIMITS}; exec /bin/sh -c "$1"', "sh", command]
 
 
-def _conditions(asked: Arguments, is_confined: bool) -> str:
+def _conditions(asked: Arguments, is_confined: bool, in_terminal: bool) -> str:
     notes = [
         *(["not confined: as you, with network"] if not is_confined else []),
+        *(["in the editor's terminal"] if in_terminal else []),
         *(["with network"] if is_confined and asked.network else []),
         *(["in the background"] if asked.background else []),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -36,6 +37,8 @@ class Editor(acp.Client):
         """The user takes until this is set."""
         self.unsaved: dict[str, str] = {}
         self.news = asyncio.Event()
+        self.terminals: dict[str, asyncio.subprocess.Process] = {}
+        self.released: list[str] = []
 
     async def session_update(self, session_id: str, update: Any, **_: Any) -> None:
         self.updates.setdefault(session_id, []).append(update)
@@ -62,6 +65,43 @@ class Editor(acp.Client):
     async def write_text_file(self, content: str, path: str, session_id: str = "", **_: Any) -> Any:
         self.unsaved[path] = content
         return schema.WriteTextFileResponse()
+
+    async def create_terminal(
+        self, command: str, session_id: str = "", args: Any = None, cwd: Any = None, **_: Any
+    ) -> Any:
+        process = await asyncio.create_subprocess_exec(
+            command,
+            *(args or []),
+            cwd=cwd,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.terminals[str(process.pid)] = process
+        return schema.CreateTerminalResponse(terminal_id=str(process.pid))
+
+    async def wait_for_terminal_exit(
+        self, session_id: str = "", terminal_id: str = "", **_: Any
+    ) -> Any:
+        code = await self.terminals[terminal_id].wait()
+        return schema.WaitForTerminalExitResponse(exit_code=code if code >= 0 else None)
+
+    async def terminal_output(self, session_id: str = "", terminal_id: str = "", **_: Any) -> Any:
+        process = self.terminals[terminal_id]
+        assert process.stdout is not None
+        text = (await process.stdout.read()).decode()
+        code = await process.wait()
+        status = schema.TerminalExitStatus(exit_code=code if code >= 0 else None)
+        return schema.TerminalOutputResponse(output=text, truncated=False, exit_status=status)
+
+    async def kill_terminal(self, session_id: str = "", terminal_id: str = "", **_: Any) -> Any:
+        os.killpg(int(terminal_id), signal.SIGKILL)
+        return schema.KillTerminalResponse()
+
+    async def release_terminal(self, session_id: str = "", terminal_id: str = "", **_: Any) -> Any:
+        if self.terminals[terminal_id].returncode is None:
+            os.killpg(int(terminal_id), signal.SIGKILL)
+        self.released.append(terminal_id)
+        return schema.ReleaseTerminalResponse()
 
     def text(self, session_id: str, kind: str = "agent_message_chunk") -> str:
         return "".join(
@@ -105,9 +145,13 @@ async def connected(agent: Agent) -> AsyncIterator[tuple[Any, Editor]]:
 
 
 @asynccontextmanager
-async def editing(agent: Agent, **fs: bool) -> AsyncIterator[tuple[Any, Editor]]:
+async def editing(
+    agent: Agent, terminal: bool = False, **fs: bool
+) -> AsyncIterator[tuple[Any, Editor]]:
     async with connected(agent) as (connection, editor):
-        abilities = schema.ClientCapabilities(fs=schema.FileSystemCapabilities(**fs))
+        abilities = schema.ClientCapabilities(
+            fs=schema.FileSystemCapabilities(**fs), terminal=terminal
+        )
         answer = await connection.initialize(protocol_version=1, client_capabilities=abilities)
         assert answer.protocol_version == 1
         assert answer.agent_capabilities.load_session
@@ -360,7 +404,7 @@ async def test_a_key_that_is_missing_is_asked_for_in_words(agent: Agent) -> None
         assert failed.value.code == -32000
 
 
-@proves("ACP", "TOOLS-READ")
+@proves("ACP", "TOOLS-EDIT")
 async def test_agents_read_and_change_what_the_editor_shows(agent: Agent) -> None:
     file = agent.workspace / "a.txt"
     file.write_text("saved\n")
@@ -373,6 +417,39 @@ async def test_agents_read_and_change_what_the_editor_shows(agent: Agent) -> Non
         await ask(connection, id_, f"tool edit {change}")
         assert editor.unsaved[str(file)] == "changed\n"
         assert file.read_text() == "saved\n", "its user decides when it is saved"
+
+
+@proves("ACP", "TOOLS-RUN")
+@pytest.mark.skipif(os.name == "nt", reason="commands of a POSIX shell")
+async def test_what_is_not_confined_runs_in_the_editors_terminal(agent: Agent) -> None:
+    async with editing(agent, terminal=True) as (connection, editor):
+        id_ = await session(connection, agent, "build")
+        for command, said in (
+            ("echo seen; pwd", f"Exit code 0.\\nseen\\n{agent.workspace}"),
+            ("exit 3", "Exit code 3."),
+            ("sleep 600", "Stopped."),
+        ):
+            before = len(editor.text(id_))
+            arguments = f'{{"command": "{command}", "unconfined": true, "timeoutSeconds": 1}}'
+            await ask(connection, id_, f"tool run {arguments}")
+            assert said.replace("\\n", "\n") in editor.text(id_)[before:]
+        assert (
+            editor.asked
+            == [
+                f"Run in {agent.workspace} (not confined: as you, with network, in the editor's "
+                "terminal)"
+            ]
+            * 3
+        )
+        assert sorted(editor.released) == sorted(editor.terminals)
+        shown = [
+            part.terminal_id
+            for update in editor.updates[id_]
+            if update.session_update == "tool_call_update"
+            for part in update.content or []
+            if part.type == "terminal"
+        ]
+        assert shown == list(editor.terminals)
 
 
 @proves("ACP", "MCP")

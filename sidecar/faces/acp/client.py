@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
 
 from ...conversations import Approval
+from ...interfaces import ToolUse
 from ...wire import acp
 from ...wire import methods as wire
 from ..editor import EDIT_PATIENCE, PATIENCE, Ask
@@ -19,6 +21,7 @@ from .tools import KINDS, asked_of
 
 logger = logging.getLogger(__name__)
 
+OUTPUT_BYTES = 48 * 1024
 ALLOW, ALWAYS, REJECT = "allow", "always", "reject"
 
 
@@ -91,6 +94,55 @@ class ClientFiles:
         return done is not False
 
 
+class ClientTerminal:
+    """`Terminal`, by the client's terminal methods: its user sees the command while it runs."""
+
+    def __init__(self, ask: Ask, session_id: str, sessions: Mapping[str, Session]) -> None:
+        self._ask = ask
+        self._session_id = session_id
+        self._sessions = sessions
+
+    async def run(
+        self, argv: Sequence[str], folder: Path, seconds: float, use: ToolUse
+    ) -> tuple[str, int | None]:
+        program, *arguments = argv
+        session = {"sessionId": self._session_id}
+        made: acp.TerminalMade = await self._asked(
+            acp.MAKE_TERMINAL,
+            session
+            | {
+                "command": program,
+                "args": arguments,
+                "cwd": str(folder),
+                "outputByteLimit": OUTPUT_BYTES,
+            },
+        )
+        terminal = session | {"terminalId": made.terminal_id}
+        try:
+            self._show(use, made.terminal_id)
+            with anyio.move_on_after(seconds) as patience:
+                await self._asked(acp.AWAIT_TERMINAL, terminal)
+            if patience.cancelled_caught:
+                await self._asked(acp.KILL_TERMINAL, terminal)
+            said: acp.TerminalOutput = await self._asked(acp.TERMINAL_OUTPUT, terminal)
+            ended = said.exit_status
+            code = None if patience.cancelled_caught or ended is None else ended.exit_code
+            return said.output, code
+        finally:
+            with anyio.CancelScope(shield=True):  # releasing ends what still runs
+                await _within(PATIENCE, lambda: self._asked(acp.RELEASE_TERMINAL, terminal))
+
+    def _show(self, use: ToolUse, terminal_id: str) -> None:
+        if session := self._sessions.get(self._session_id):
+            session.show_terminal(use.turn_id, use.tool_call_id, terminal_id)
+
+    async def _asked(self, method: wire.Method, params: Any) -> Any:
+        try:
+            return await self._ask(method, params)
+        except RpcError as error:
+            raise OSError(errno.EIO, f"the editor's terminal: {error.message}") from None
+
+
 async def _within(seconds: float, ask: Callable[[], Awaitable[Any]], otherwise: Any = None) -> Any:
     """The client's answer; a client that is busy, or refuses, holds up no agent."""
     try:
@@ -98,6 +150,6 @@ async def _within(seconds: float, ask: Callable[[], Awaitable[Any]], otherwise: 
             return await ask()
     except TimeoutError:
         logger.warning("the client did not answer in time")
-    except RpcError as error:
-        logger.info("the client refused", extra={"cause": error.message})
+    except (RpcError, OSError) as error:
+        logger.info("the client refused", extra={"cause": str(error)})
     return otherwise

@@ -258,7 +258,8 @@ class AcpFace:
                 )
             finally:
                 session.prompts.discard(scope)
-        await session.whole()
+        if not session.is_whole:
+            await session.whole()
         if result is None:
             return {"stopReason": "cancelled"}
         meta = {"requestKey": key, "messageId": result.message_id, "usage": result.usage}

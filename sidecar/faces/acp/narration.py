@@ -109,6 +109,14 @@ class Narration:
             "content": text_content(text),
         }
 
+    @staticmethod
+    def terminal(id_: str, terminal_id: str) -> Update:
+        return {
+            "sessionUpdate": "tool_call_update",
+            "toolCallId": id_,
+            "content": [{"type": "terminal", "terminalId": terminal_id}],
+        }
+
     def queued(self, event: TurnQueued) -> None:
         if event.request_key in self._own_keys:
             self._own_keys.discard(event.request_key)

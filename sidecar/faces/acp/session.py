@@ -8,7 +8,8 @@ when there is room again the store says what is missing. `Narration` tells each 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import anyio
@@ -96,8 +97,8 @@ class Session:
         self._whole = anyio.Event()
         """Set while the client has been told all there is."""
         self._outputs: dict[str, str] = {}
-        self.scope = anyio.CancelScope()
-        """Of what lives as long as the session is open."""
+        self._scopes: set[anyio.CancelScope] = set()
+        self._is_closed = False
 
     async def open(self, *, replay: bool) -> None:
         """Tell the conversation from its beginning, or only from now on."""
@@ -112,10 +113,26 @@ class Session:
         await self._catch_up()
 
     def close(self) -> None:
+        self._is_closed = True
         self._unsubscribe()
-        self.scope.cancel()
-        for prompt in self.prompts:
-            prompt.cancel()
+        for scope in (*self._scopes, *self.prompts):
+            scope.cancel()
+
+    @contextmanager
+    def while_open(self) -> Iterator[None]:
+        """The block is cancelled when the session is closed."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            if self._is_closed:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+
+    @property
+    def is_whole(self) -> bool:
+        return self._whole.is_set()
 
     async def whole(self) -> None:
         """Wait until the client has been told all that has happened so far."""
@@ -141,6 +158,10 @@ class Session:
         update = self.narration.output(id_, shown)
         self._writer.notify(update_body(self.session_id, update), key=self.session_id)
 
+    def show_terminal(self, turn_id: str, call_id: str, terminal_id: str) -> None:
+        if id_ := self.narration.running(turn_id, call_id):
+            self.tell([self.narration.terminal(id_, terminal_id)])
+
     # ---- events ----
 
     def _deliver(self, event: Event) -> None:
@@ -165,7 +186,7 @@ class Session:
             self._subscription = None
 
     async def _recover(self) -> None:
-        with self.scope:
+        with self.while_open():
             while not self._whole.is_set():
                 try:
                     await self._catch_up()
