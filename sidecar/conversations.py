@@ -142,6 +142,10 @@ class Usage(Value, frozen=True, kw_only=True):
     requests: int | None = None
     cost_usd: float | None = None
     """US dollars by the vendor's list prices, as far as they are known; nobody's bill."""
+    context_tokens: int | None = None
+    """What the last request of a turn held, its answer included."""
+    context_window: int | None = None
+    """How much the model can hold, where that is known."""
 
 
 class Message(Value, frozen=True, kw_only=True):

@@ -326,6 +326,10 @@ def _stop_reason(stop: ModelStop) -> StopReason:
     return StopReason.REFUSAL if stop.reason == "refusal" else StopReason.END_TURN
 
 
+LATEST = frozenset({"context_tokens", "context_window"})
+"""Figures of `Usage` of which the last call's counts."""
+
+
 def _sum(total: Usage | None, more: Usage) -> Usage:
     """Usage of several model calls. A figure stays unknown only while no call gave it."""
     if total is None:
@@ -334,9 +338,13 @@ def _sum(total: Usage | None, more: Usage) -> Usage:
     def add(a: int | None, b: int | None) -> int | None:
         return b if a is None else a if b is None else a + b
 
-    return Usage(
-        **{name: add(getattr(total, name), getattr(more, name)) for name in Usage.__struct_fields__}
-    )
+    sums = {
+        name: getattr(more, name)
+        if name in LATEST
+        else add(getattr(total, name), getattr(more, name))
+        for name in Usage.__struct_fields__
+    }
+    return Usage(**sums)
 
 
 def turn_error(error: AgentError) -> TurnError:

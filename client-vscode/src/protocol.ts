@@ -1611,6 +1611,10 @@ export interface Usage {
   requests?: number | null;
   /** US dollars by the vendor's list prices, as far as they are known; nobody's bill. */
   costUsd?: number | null;
+  /** What the last request of a turn held, its answer included. */
+  contextTokens?: number | null;
+  /** How much the model can hold, where that is known. */
+  contextWindow?: number | null;
 }
 
 export interface UsageReported {

@@ -31,6 +31,7 @@ from ..interfaces import (
 from ..settings import Config, problems
 
 if TYPE_CHECKING:
+    from genai_prices.types import PriceCalculation
     from pydantic_ai.messages import ModelResponse, ModelResponseStreamEvent, ToolCallPart
 
     from .vendor_messages import Transcripts
@@ -263,18 +264,21 @@ def usage_of(reply: ModelResponse, has_list_prices: bool) -> Usage:
     usage = reply.usage
     if usage.unmeasured_requests:
         return Usage(requests=1)
+    prices = _prices(reply) if has_list_prices else None
     return Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cache_read_tokens,
         requests=1,
-        cost_usd=_cost(reply) if has_list_prices else None,
+        cost_usd=float(prices.total_price) if prices else None,
+        context_tokens=usage.input_tokens + usage.output_tokens,
+        context_window=prices.model.context_window if prices else None,
     )
 
 
-def _cost(reply: ModelResponse) -> float | None:
-    """By the prices that the library brings along; nobody is asked."""
+def _prices(reply: ModelResponse) -> PriceCalculation | None:
+    """What the library that comes along knows of the model; nobody is asked."""
     try:
-        return float(reply.cost().total_price)
+        return reply.cost()
     except (LookupError, ValueError, AssertionError):  # a model that it does not know
         return None

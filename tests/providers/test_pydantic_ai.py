@@ -375,3 +375,6 @@ def test_what_a_turn_costs_is_said_where_the_list_price_is_known() -> None:
     assert 1 < known.cost_usd < 20
     assert usage_of(reply("claude-sonnet-4-5"), False).cost_usd is None, "another may answer"
     assert usage_of(reply("a-model-of-nobody"), True).cost_usd is None
+    assert known.context_tokens == 1_000_000
+    assert known.context_window is not None
+    assert known.context_window >= 200_000

@@ -20,6 +20,7 @@ from ...conversations import (
     ThinkingPart,
     ToolCallPart,
     ToolResultPart,
+    Usage,
 )
 from ...events import (
     ApprovalRequested,
@@ -70,6 +71,7 @@ class Narration:
         self._changing: set[str] = set()
         """Calls that are shown as a change of a file, and stay so when it was made."""
         self._plan: tuple[str, ...] = ()
+        self._dollars = 0.0
 
     def prompted(self, request_key: str) -> None:
         """The client sends a prompt under this key."""
@@ -235,6 +237,20 @@ class Narration:
         if message.message_id in self._told:
             for part in range(len(message.parts)):
                 self._said.pop((message.message_id, part), None)
+            if message.usage is not None:
+                yield from self._used(message.usage)
+
+    def _used(self, usage: Usage) -> Iterator[Update]:
+        """How full the model's context is, and what the conversation has cost so far."""
+        self._dollars += usage.cost_usd or 0
+        if usage.context_tokens is not None and usage.context_window is not None:
+            update = {
+                "sessionUpdate": "usage_update",
+                "used": usage.context_tokens,
+                "size": usage.context_window,
+            }
+            cost = {"cost": {"amount": self._dollars, "currency": "USD"}}
+            yield update | (cost if self._dollars else {})
 
     def _answered(self, message: Message) -> Iterator[Update]:
         for number, part in enumerate(message.parts):

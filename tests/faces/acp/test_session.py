@@ -222,6 +222,27 @@ def test_resuming_tells_nothing_of_before_and_the_rest_of_what_runs() -> None:
     run_virtually(play)
 
 
+@proves("ACP")
+def test_how_full_the_context_is_and_what_it_has_cost_so_far() -> None:
+    usage = {"contextTokens": 700, "contextWindow": 1000, "costUsd": 0.25}
+    script = [{"turn": [{"text": "a"}, {"usage": usage}]}, {"turn": [{"usage": usage}]}]
+
+    async def run() -> None:
+        async with living(models=lambda _: ScriptedProvider(script)) as world:
+            await world.create("a")
+            writer = Narrow(1_000)
+            async with opened(world, writer):
+                await world.send("one")
+                await world.send("two")
+            told_of = [u for u in writer.updates if u["sessionUpdate"] == "usage_update"]
+            assert [(u["used"], u["size"], u["cost"]["amount"]) for u in told_of] == [
+                (700, 1000, 0.25),
+                (700, 1000, 0.5),
+            ]
+
+    run_virtually(run)
+
+
 @pytest.mark.parametrize("turns", [1])
 def test_the_model_of_these_tests_uses_its_tool_more_than_once(turns: int) -> None:
     """So that a mistake in the names of calls would be seen."""
