@@ -30,12 +30,15 @@ STOP = ToolSpec(
 
 
 class Running:
-    """A command, and what governed the workspace when it began. `end` has to follow."""
+    """A command, and what governed the workspace when it began. `end` has to follow.
 
-    def __init__(self, child: Child, guarded: Guarded, *, is_confined: bool) -> None:
+    What it made that governs is put aside if `puts_aside`: nobody was asked about that. Not so for
+    one that goes on in the background, as the user and other agents make such files meanwhile."""
+
+    def __init__(self, child: Child, guarded: Guarded, *, puts_aside: bool) -> None:
         self.child = child
         self._guarded = guarded
-        self._is_confined = is_confined
+        self._puts_aside = puts_aside
         self._notes = ""
         self._settling = anyio.Lock()
         self._is_settled = False
@@ -56,8 +59,7 @@ class Running:
             await self.settle()
 
     async def settle(self) -> None:
-        """It has ended. What it made that governs is put aside, if it was confined: nobody was
-        asked about that."""
+        """It has ended: look at what it made."""
         with anyio.CancelScope(shield=True):
             async with self._settling:
                 if not self._is_settled:
@@ -65,19 +67,28 @@ class Running:
                     self._is_settled = True
 
     def _settle(self) -> str:
-        if not self._is_confined:
-            names = ", ".join(path.name for path in self._guarded.changed())
-            return f"\n[It changed what governs editors, agents or git: {names}]\n" * bool(names)
+        notes = self._put_aside() if self._puts_aside else self._changed()
+        if not self._guarded.is_complete:
+            notes.append("Not all of this large workspace was looked at for that.")
+        return f"\n[{' '.join(notes)}]\n" if notes else ""
+
+    def _changed(self) -> list[str]:
+        names = ", ".join(path.name for path in self._guarded.changed())
+        if not names:
+            return []
+        return [f"Meanwhile, what governs editors, agents or git has changed: {names}."]
+
+    def _put_aside(self) -> list[str]:
         lines = [
             f"{old} is now {new}" if new else f"{old} could not be put aside: look at it"
             for old, new in self._guarded.put_aside()
         ]
         if not lines:
-            return ""
-        return (
-            "\n[Put aside, because it governs editors, agents or git, and nobody was asked: "
-            f"{'; '.join(lines)}. Use `create` or `edit` for it, or `run` with `unconfined`.]\n"
-        )
+            return []
+        return [
+            "Put aside, because it governs editors, agents or git, and nobody was asked: "
+            f"{'; '.join(lines)}. Use `create` or `edit` for it, or `run` with `unconfined`."
+        ]
 
 
 class OfBackground(msgspec.Struct):

@@ -253,7 +253,8 @@ class CommandTool:
             view = sandbox.View(roots, guarded.mounts, hidden, cache)
             argv = sandbox.wrapped(program, argv, folder, view, network=asked.network)
         child = await Child.start(argv, folder, self._ledger, use.report)
-        return Running(child, guarded, is_confined=program is not None)
+        puts_aside = program is not None and not asked.background
+        return Running(child, guarded, puts_aside=puts_aside)
 
 
 def shell(command: str, platform: str = sys.platform) -> list[str]:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .beneath import FOLDER, WALKS, open_beneath
-from .files import SKIPPED_FOLDERS
 from .protected import governs
 
 MAX_NAMES = 200_000
 """Looked at for one command. In a larger workspace what lies behind them is not guarded."""
-ENVIRONMENT = "pyvenv.cfg"
-"""A folder with this file in it is an installation, and its files are programs anyway."""
+INSTALLED = frozenset(
+    {"node_modules", "bower_components", "__pycache__", "site-packages", "dist-packages"}
+)
+"""Not looked into: full of files of such names that govern nobody but their package."""
 
 
 class Identity(NamedTuple):
@@ -45,7 +46,9 @@ class Guarded:
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
-        self._found = dict(_governing(roots))
+        self.is_complete = True
+        """Whether all names were looked at, this time and since."""
+        self._found = {path: (identity, _parent(path)) for path, identity in self._look()}
 
     @property
     def mounts(self) -> Sequence[Path]:
@@ -54,34 +57,51 @@ class Guarded:
 
     def changed(self) -> list[Path]:
         """What governs now and did not before, or is not what it was."""
-        known = set(self._found.values())
-        return [path for path, identity in _governing(self._roots) if identity not in known]
+        known = {identity for identity, _ in self._found.values()}
+        return [path for path, identity in self._look() if identity not in known]
+
+    def made(self) -> list[Path]:
+        """Of that, what a command can have made to which the rest was read-only: a file that
+        was there before, in the folder that was there before, has been changed by somebody else."""
+        return [
+            path
+            for path in self.changed()
+            if path not in self._found or self._found[path][1] != _parent(path)
+        ]
 
     def put_aside(self) -> list[tuple[str, str]]:
-        """Rename what changed; returns old and new names, from the workspace folder on. One that
+        """Rename what was made; returns old and new names, from the workspace folder on. One that
         cannot be renamed is named with "" for its new name."""
-        return [_put_aside(path, self._root_of(path)) for path in self.changed()]
+        done: dict[Path, tuple[str, str]] = {}
+        # A folder that governs no more may have another in it that still does.
+        while fresh := [path for path in self.made() if path not in done]:
+            done |= {path: _put_aside(path, self._root_of(path)) for path in fresh}
+        return list(done.values())
 
     def _root_of(self, path: Path) -> Path:
         return max((r for r in self._roots if r in path.parents), key=lambda r: len(r.parts))
 
+    def _look(self) -> Iterator[tuple[Path, Identity]]:
+        """The outermost ones, without what is installed."""
+        left = MAX_NAMES
+        for root in self._roots:
+            for folder, folders, files in os.walk(root):
+                below = Path(folder).relative_to(root).as_posix()
+                names = {f for f in folders if governs(below, f, is_folder=True)}
+                left -= len(folders) + len(files)
+                if left < 0:
+                    self.is_complete = False
+                folders[:] = [f for f in folders if left > 0 and f not in names | INSTALLED]
+                for name in sorted(names.union(f for f in files if governs(below, f))):
+                    path = Path(folder, name)
+                    with suppress(OSError):  # it went meanwhile
+                        yield path, Identity.of(path.lstat())
 
-def _governing(roots: Sequence[Path]) -> Iterator[tuple[Path, Identity]]:
-    """The outermost ones, without what is installed or generated."""
-    left = MAX_NAMES
-    for root in roots:
-        for folder, folders, files in os.walk(root):
-            left -= len(folders) + len(files)
-            if ENVIRONMENT in files or left < 0:
-                folders.clear()
-                continue
-            below = Path(folder).relative_to(root).as_posix()
-            names = {f for f in folders if governs(below, f, is_folder=True)}
-            folders[:] = [f for f in folders if f not in names and f not in SKIPPED_FOLDERS]
-            for name in sorted(names.union(f for f in files if governs(below, f))):
-                path = Path(folder, name)
-                with suppress(OSError):  # it went meanwhile
-                    yield path, Identity.of(path.lstat())
+
+def _parent(path: Path) -> Identity | None:
+    with suppress(OSError):
+        return Identity.of(path.parent.lstat())
+    return None
 
 
 def _put_aside(path: Path, root: Path) -> tuple[str, str]:
@@ -94,9 +114,22 @@ def _put_aside(path: Path, root: Path) -> tuple[str, str]:
         else:
             folder = open_beneath(root, path.parent.relative_to(root).as_posix(), FOLDER)
             try:
-                os.rename(path.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+                _rename_in(folder, path.name, name)
             finally:
                 os.close(folder)
     except OSError:
         return relative, ""
     return relative, f"{relative.removesuffix(path.name)}{name}"
+
+
+def _rename_in(folder: int, old: str, new: str) -> None:
+    """Also where the folder was made read-only to keep us from it."""
+    try:
+        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+    except PermissionError:
+        mode = stat.S_IMODE(os.fstat(folder).st_mode)
+        os.fchmod(folder, mode | stat.S_IRWXU)
+        try:
+            os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            os.fchmod(folder, mode)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -153,25 +153,60 @@ async def test_what_is_put_aside_is_said_and_nothing_of_it_is_lost(
 
 
 @posix
-@proves("PROTECTED", "TOOLS-RUN", "P7")
-async def test_a_command_in_the_background_leaves_nothing_that_governs_either(
+@proves("PROTECTED", "TOOLS-RUN")
+async def test_a_command_in_the_background_cannot_change_what_is_there_and_puts_nothing_aside(
     root: Path, bwrap: Callable[[], str | None]
 ) -> None:
+    """Its user works on meanwhile, and makes such files, too."""
+    write(root, "AGENTS.md")
     tools, background = command_tools([root], Ledger())
     tools[0]._find_sandbox = bwrap  # type: ignore[attr-defined]
-    for end in ("output", "agent"):
-        command = f"echo evil > AGENTS.md; touch done-{end}; sleep {600 if end == 'agent' else 0}"
-        await tools[0].run({"command": command, "background": True})
-        (running,) = background._running.values()
-        while not (root / f"done-{end}").exists():
-            await run(root, "true", free)
-        if end == "output":
-            await running.child.exited.wait()
-            said = (await tools[1].run({"id": "command-1"})).content
-            assert said.startswith("Exit code 0.")
-            assert "Put aside" in said
-        await background.end_all()
-        assert not (root / "AGENTS.md").exists()
+    command = "echo evil > AGENTS.md; mv AGENTS.md x; touch done"
+    await tools[0].run({"command": command, "background": True})
+    (running,) = background._running.values()
+    await running.child.exited.wait()
+    write(root, ".env", "of the user's")
+    said = (await tools[1].run({"id": "command-1"})).content
+    assert said.endswith("[Meanwhile, what governs editors, agents or git has changed: .env.]\n")
+    assert (root / "AGENTS.md").read_text() == "mine\n"
+    assert (root / ".env").read_text() == "of the user's"
+    await background.end_all()
+
+
+@posix
+@proves("PROTECTED", "TOOLS-RUN")
+async def test_what_the_user_changes_while_a_command_runs_stays(
+    root: Path, bwrap: Callable[[], str | None]
+) -> None:
+    write(root, "AGENTS.md")
+    os.mkfifo(root / "begun")
+    os.mkfifo(root / "go-on")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run, root, "echo > begun; read x < go-on", bwrap)
+        await anyio.to_thread.run_sync((root / "begun").read_text)
+        write(root, "draft", "newer").rename(root / "AGENTS.md")
+        await anyio.to_thread.run_sync((root / "go-on").write_text, "\n")
+    assert (root / "AGENTS.md").read_text() == "newer"
+
+
+@posix
+@proves("P9", "PROTECTED", "TOOLS-RUN")
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "touch pyvenv.cfg; mkdir -p sub/.git; echo evil > sub/.git/config",
+        "mkdir -p build/.git dist/.git; echo evil | tee build/.git/config > dist/.git/config",
+        "mkdir -p sub/.git; echo evil > sub/.git/config; touch sub/pyvenv.cfg",
+        "mkdir -p sub/.git; echo evil > sub/.git/config; chmod 555 sub",
+        "mkdir -p 'a\nb/.git'; echo evil > 'a\nb/.git/config'",
+    ],
+)
+async def test_nothing_hides_what_was_made(
+    root: Path, bwrap: Callable[[], str | None], hidden: str
+) -> None:
+    await run(root, hidden, bwrap)
+    await anyio.run_process(["chmod", "-R", "u+rwx", str(root)])
+    assert "evil" not in "".join(governing_texts(root).values())
 
 
 @posix
@@ -251,7 +286,9 @@ async def test_where_nothing_is_confined_a_change_of_what_governs_is_at_least_sa
     root: Path,
 ) -> None:
     said = await run(root, "echo x > AGENTS.md", free)
-    assert said.endswith("[It changed what governs editors, agents or git: AGENTS.md]\n")
+    assert said.endswith(
+        "[Meanwhile, what governs editors, agents or git has changed: AGENTS.md.]\n"
+    )
     assert (root / "AGENTS.md").exists()
     assert await run(root, "cat AGENTS.md", free) == "Exit code 0.\nx\n"
 
@@ -274,13 +311,7 @@ async def test_a_command_that_was_allowed_in_the_sandbox_does_not_run_without(ro
 
 @proves("PROTECTED")
 def test_installed_and_generated_folders_are_not_looked_into(root: Path) -> None:
-    for name in (
-        "node_modules/x/.npmrc",
-        "env/pyvenv.cfg",
-        "env/lib/site.pth",
-        "a/.venv/pyvenv.cfg",
-        "a/.venv/b.pth",
-    ):
+    for name in ("node_modules/x/.npmrc", "a/.venv/lib/python3.11/site-packages/b.pth"):
         write(root, name)
     write(root, "src/x.pth")
     assert [p.name for p in Guarded([root]).mounts] == ["x.pth"]
@@ -316,8 +347,9 @@ def test_whatever_happens_nothing_new_governs_afterwards(
     for step in before:
         happen(root, *step, text="mine")
     guarded = Guarded([root])
+    fixed = {m.stat().st_ino for m in guarded.mounts}
     for step in after:
-        happen(root, *step, text="foreign")
+        happen(root, *step, text="foreign", fixed=fixed)
     guarded.put_aside()
     found = [
         path
@@ -328,11 +360,17 @@ def test_whatever_happens_nothing_new_governs_afterwards(
     for path in outermost:
         # A folder that stood there before is a mount; its inside is not this test's.
         assert path.is_dir() or path.read_text() == "mine"
-    assert guarded.changed() == []
+    assert guarded.made() == []
 
 
-def happen(root: Path, what: str, name: str, other: str, *, text: str) -> None:
+def happen(
+    root: Path, what: str, name: str, other: str, *, text: str, fixed: Collection[int] = ()
+) -> None:
+    """One step; none that a mount would not let happen."""
     path, to = root / name, root / other
+    touched = [path, *path.parents] if what in ("write", "folder") else [path]
+    if any(p.exists() and p.stat().st_ino in fixed for p in (*touched, to, *to.parents)):
+        return
     try:
         if what == "write":
             path.parent.mkdir(parents=True, exist_ok=True)
