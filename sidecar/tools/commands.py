@@ -141,7 +141,10 @@ class CommandTool:
         return asked, folder, await to_thread.run_sync(self._sandbox_for, asked)
 
     def _sandbox_for(self, asked: Arguments) -> str | None:
-        return None if asked.unconfined else self._find_sandbox()
+        """None where the workspace is all there is: it can be written, so nothing would be kept
+        from anything."""
+        is_everything = any(root == root.parent for root in self._workspace.roots.values())
+        return None if asked.unconfined or is_everything else self._find_sandbox()
 
     def _is_for_terminal(self, asked: Arguments, is_confined: bool) -> bool:
         return self._terminal is not None and not is_confined and not asked.background

@@ -493,6 +493,33 @@ async def test_an_editor_with_the_native_face_has_the_same_conversation(agent: A
             await asyncio.to_thread(window.close)
 
 
+@proves("ACP", "P8")
+async def test_closing_a_session_stops_nobody_elses_turn(agent: Agent) -> None:
+    async with editing(agent) as (connection, editor):
+        id_ = await session(connection, agent)
+        await ask(connection, id_, "echo mine")  # its agent is here from now on
+        window = await asyncio.to_thread(Window, agent, id_)
+        try:
+            sent = asyncio.create_task(asyncio.to_thread(window.send, "repeat 20000 theirs"))
+            await editor.until(lambda: "theirs" in editor.text(id_))
+            await connection.close_session(session_id=id_)
+            assert await sent == "endTurn"
+        finally:
+            await asyncio.to_thread(window.close)
+
+
+@proves("ACP", "P3")
+async def test_opening_a_session_again_stops_nothing(agent: Agent) -> None:
+    async with editing(agent) as (connection, editor):
+        id_ = await session(connection, agent)
+        asked = asyncio.create_task(ask(connection, id_, "repeat 20000 more"))
+        await editor.until(lambda: "more" in editor.text(id_))
+        editor.updates.clear()
+        await connection.load_session(cwd=str(agent.workspace), session_id=id_, mcp_servers=[])
+        assert await asked == "end_turn"
+        assert editor.text(id_).count("more") >= 20_000
+
+
 class Window:
     """Another editor on the same store."""
 
@@ -512,8 +539,9 @@ class Window:
         }
         self._client.call("approval/respond", params)
 
-    def send(self, text: str) -> None:
-        self._client.call("message/send", {"conversationId": self._id, "input": text})
+    def send(self, text: str) -> str:
+        params = {"conversationId": self._id, "input": text}
+        return str(self._client.call("message/send", params)["stopReason"])
 
     def close(self) -> None:
         self._client.dispose()

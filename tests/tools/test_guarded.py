@@ -239,6 +239,15 @@ async def test_running_with_all_rights_is_asked_every_time(root: Path) -> None:
 
 
 @posix
+@proves("P9", "TOOLS-RUN")
+async def test_where_the_workspace_is_everything_nothing_is_said_to_be_confined() -> None:
+    tool = CommandTool([Path("/")], Ledger(), lambda: "/usr/bin/bwrap")
+    asked = await tool.subject({"command": "make"})
+    assert asked.state["isConfined"] is False
+    assert "not confined" in asked.title
+
+
+@posix
 @proves("P10", "TOOLS-RUN")
 async def test_keys_and_our_own_store_are_not_shown_to_what_is_confined(
     root: Path, bwrap: Callable[[], str | None], monkeypatch: pytest.MonkeyPatch

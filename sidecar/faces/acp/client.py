@@ -58,9 +58,12 @@ class Permissions:
             chosen = answer.outcome.option_id
         except RpcError as error:
             logger.info("permission was not given", extra={"cause": error.message})
-        decision: Literal["allow", "deny"] = "allow" if chosen in (ALLOW, ALWAYS) else "deny"
+        offered = {option["optionId"] for option in options} - {REJECT}
+        decision: Literal["allow", "deny"] = "allow" if chosen in offered else "deny"
         return wire.Permission(
-            decision=decision, content_hash=question.content_hash, always=chosen == ALWAYS
+            decision=decision,
+            content_hash=question.content_hash,
+            always=decision == "allow" and chosen == ALWAYS,
         )
 
 

@@ -79,6 +79,8 @@ class AcpFace:
         self._environment = environment
         self._notices = notices
         self._choices = Choices(manager)
+        self._prompts: dict[str, set[anyio.CancelScope]] = {}
+        """By session: requests of this client whose turn has not ended."""
         manager.journal.listen(self._on_event)
         manager.on_output = self._on_output
 
@@ -156,17 +158,20 @@ class AcpFace:
 
     @method("session/close")
     async def close(self, params: acp.OfSession) -> Result:
+        """What this client asked for is stopped; a turn of somebody else's goes on."""
         session = self._open(params.session_id)
-        await self._stop(session)
+        self._take_back(params.session_id)
+        agent = self._manager.registry.get(params.session_id)
+        turn = agent.turn if agent else None
+        if turn is None or session.narration.is_own(turn.started.entry.message_id):
+            await self._manager.dispose_agent(params.session_id)
         self._forget(params.session_id)
-        await self._manager.dispose_agent(params.session_id)
         return {}
 
     @method("session/delete")
     async def delete(self, params: acp.OfSession) -> Result:
         await self._store.get(params.session_id)
-        if session := self._sessions.get(params.session_id):
-            await self._stop(session)
+        self._take_back(params.session_id)
         await self._manager.delete_conversation(params.session_id)
         self._forget(params.session_id)
         return {}
@@ -251,13 +256,15 @@ class AcpFace:
         session.narration.prompted(key)
         result: TurnResult | None = None
         with anyio.CancelScope() as scope:
-            session.prompts.add(scope)
+            prompts = self._prompts.setdefault(params.session_id, set())
+            prompts.add(scope)
             try:
                 result = await self._manager.send_message(
                     params.session_id, prompt, request_key=key, params_hash=fingerprint(params)
                 )
             finally:
-                session.prompts.discard(scope)
+                prompts.discard(scope)
+        session = self._sessions.get(params.session_id, session)  # it may be open anew
         if not session.is_whole:
             await session.whole()
         if result is None:
@@ -267,16 +274,17 @@ class AcpFace:
 
     @method("session/cancel")
     async def cancel(self, params: acp.OfSession) -> None:
-        if session := self._sessions.get(params.session_id):
-            await self._stop(session)
-
-    async def _stop(self, session: Session) -> None:
         """What this client has asked for and, if it looks on at somebody else's turn, that."""
-        if session.prompts:
-            for scope in tuple(session.prompts):
-                scope.cancel()
-        else:
-            await self._manager.cancel_turn(session.session_id)
+        is_open = params.session_id in self._sessions
+        if is_open and not self._take_back(params.session_id):
+            await self._manager.cancel_turn(params.session_id)
+
+    def _take_back(self, session_id: str) -> bool:
+        """Cancel this client's own prompts. False: there are none."""
+        prompts = tuple(self._prompts.get(session_id, ()))
+        for scope in prompts:
+            scope.cancel()
+        return bool(prompts)
 
     # ---- choices ----
 

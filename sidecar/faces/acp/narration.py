@@ -96,6 +96,10 @@ class Narration:
         for _ in self.of_message(message):
             continue
 
+    def is_own(self, message_id: str) -> bool:
+        """Whether the client sent this prompt itself."""
+        return message_id in self._own
+
     def is_told(self, message: Message) -> bool:
         return message.message_id in self._told or message.message_id in self._own
 

@@ -83,8 +83,6 @@ class Session:
     ) -> None:
         self.session_id = conversation.conversation_id
         self.roots = conversation.roots
-        self.prompts: set[anyio.CancelScope] = set()
-        """Requests of this client whose turn has not ended."""
         self.narration = Narration(conversation.roots, options)
         self._writer = writer
         self._room = room
@@ -115,7 +113,7 @@ class Session:
     def close(self) -> None:
         self._is_closed = True
         self._unsubscribe()
-        for scope in (*self._scopes, *self.prompts):
+        for scope in tuple(self._scopes):
             scope.cancel()
 
     @contextmanager
