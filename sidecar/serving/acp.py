@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
     from ..faces.prologue import Handover
 
 logger = logging.getLogger(__name__)
+
+
+NO_MCP = (
+    "The tools of MCP servers are missing: what speaks to them is not installed "
+    "(pip install 'agent-sidecar[mcp]')."
+)
 
 
 class _Call(msgspec.Struct):
@@ -82,7 +89,7 @@ class AcpServing(Serving):
             self.journal, manager.approvals, asking.ask, asking.concerns
         )
         tasks.start_soon(permissions.run, name="permissions")
-        self._session_tools = SessionTools(store.mark, tasks)
+        self._session_tools = SessionTools(store.mark, tasks, self.show)
         face = AcpFace(
             manager,
             self.writer,
@@ -125,12 +132,15 @@ class AcpServing(Serving):
 class SessionTools:
     """The MCP servers that a client names for a session: in memory, and gone with it."""
 
-    def __init__(self, mark: str, tasks: TaskGroup) -> None:
+    def __init__(self, mark: str, tasks: TaskGroup, tell: Callable[[str], None]) -> None:
         self._mark = mark
+        self._tell = tell
         self._tasks = tasks
         self._sources: dict[str, LateSource] = {}
 
     def use(self, session: Session, servers: Sequence[acp.ServerOfTools]) -> None:
+        if servers and find_spec("mcp") is None:
+            self._tell(NO_MCP)
         wanted = {server.name: settings_of(server) for server in servers}
         source = LateSource(lambda: wanted, partial(factories.make_session_mcp, self._mark))
         self._sources[session.session_id] = source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -165,6 +166,45 @@ def test_noise_on_the_line_is_answered_and_costs_nothing(talks: Any) -> None:
         assert talk.read()["error"]["code"] == code, noise[:20]
     talk.write(b"\r\n \n\n")
     assert talk.answer(talk.prompt(session, "echo fine"))["result"]["stopReason"] == "end_turn"
+    assert talk.end() == 0
+
+
+VALUES: list[Any] = [
+    *(None, True, 0, -1, 1e300, "", "x", "/", "\ud800", [], {}, [[]], {"type": "text"}),
+    *([{"type": "text", "text": "hi"}], [{"type": "resource"}], "a" * 5_000, {"_meta": 7}),
+]
+FIELDS = (
+    *("sessionId", "cwd", "mcpServers", "prompt", "modeId", "configId", "value", "cursor"),
+    *("methodId", "additionalDirectories", "_meta", "requestId"),
+)
+METHODS = (
+    *("session/new", "session/load", "session/resume", "session/list", "session/close"),
+    *("session/delete", "session/prompt", "session/set_mode", "session/set_config_option"),
+    *("authenticate", "initialize", "session/fork", "session/cancel", "$/cancel_request", "a/b"),
+)
+
+
+@proves("ACP", "P6")
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_asked_is_answered_once(talks: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    talk = talks()
+    session = talk.begin()
+    asked = []
+    for _ in range(300):
+        params = {field: rng.choice(VALUES) for field in rng.sample(FIELDS, rng.randrange(6))}
+        params |= {"sessionId": session} if rng.random() < 0.3 else {}
+        params |= {"cwd": str(talk.workspace)} if rng.random() < 0.3 else {}
+        asked.append(talk.send(rng.choice(METHODS), **params))
+    asked.append(talk.send("session/list"))
+    waiting = set(asked)
+    while waiting:
+        message = talk.read()
+        if "method" not in message:
+            assert message["id"] in waiting, "answered twice, or never asked"
+            waiting.remove(message["id"])
+            assert ("result" in message) != ("error" in message)
+            assert message.get("error", {}).get("code") != -32603, message
     assert talk.end() == 0
 
 

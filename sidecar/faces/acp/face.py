@@ -205,8 +205,8 @@ class AcpFace:
             journal=self._manager.journal,
             store=self._store,
             flusher=self._manager.flusher,
-            tasks=self._tasks,
         )
+        self._tasks.start_soon(session.run, name="session")
         self._tools.use(session, servers)
         try:
             await session.open(replay=replay)

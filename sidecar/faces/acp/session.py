@@ -14,10 +14,9 @@ from typing import Any, Protocol
 
 import anyio
 import msgspec
-from anyio.abc import TaskGroup
 
 from ...conversations import Conversation, Message
-from ...errors import AgentError, NotFound
+from ...errors import AgentError, InvalidState, NotFound
 from ...events import Delta, Event
 from ...interfaces import ConversationStore
 from ...journal import Journal, Subscription
@@ -67,7 +66,7 @@ class Room:
 
 
 class Session:
-    """Owns the client's subscription of one conversation. `open` before anything else."""
+    """Owns the client's subscription of one conversation. `run`, then `open`, before all else."""
 
     def __init__(
         self,
@@ -79,7 +78,6 @@ class Session:
         journal: Journal,
         store: ConversationStore,
         flusher: Flusher,
-        tasks: TaskGroup,
     ) -> None:
         self.session_id = conversation.conversation_id
         self.roots = conversation.roots
@@ -89,17 +87,28 @@ class Session:
         self._journal = journal
         self._store = store
         self._flusher = flusher
-        self._tasks = tasks
         self._subscription: Subscription | None = None
         self._unsent: list[bytes] = []
         self._whole = anyio.Event()
         """Set while the client has been told all there is."""
+        self._behind = anyio.Event()
+        """Set when it has not."""
+        self._problem: AgentError | None = None
         self._outputs: dict[str, str] = {}
         self._scopes: set[anyio.CancelScope] = set()
         self._is_closed = False
 
+    async def run(self) -> None:
+        """Sees to it that the client is told what it had no room for. Until `close`."""
+        with self.while_open():
+            while True:
+                await self._behind.wait()
+                self._behind = anyio.Event()
+                await self._recover()
+
     async def open(self, *, replay: bool) -> None:
-        """Tell the conversation from its beginning, or only from now on."""
+        """Tell the conversation from its beginning, or only from now on. `run` has to be running.
+        Raises `NotFound` or `InvalidState` if it is deleted or closed meanwhile."""
         conversation = await self._store.get(self.session_id)
         self._journal.begin(self.session_id, conversation.last_seq)
         await self._flusher.flush_conversation(self.session_id)
@@ -108,11 +117,17 @@ class Session:
                 await self._tell_all(self.narration.of_message(message))
             else:
                 self.narration.skip(message)
-        await self._catch_up()
+        self._behind.set()
+        await self._whole.wait()
+        if self._problem is not None:
+            raise self._problem
 
     def close(self) -> None:
         self._is_closed = True
         self._unsubscribe()
+        if not self._whole.is_set():  # who opens it waits for that
+            self._problem = InvalidState("The session was closed, or opened again, meanwhile.")
+            self._whole.set()
         for scope in tuple(self._scopes):
             scope.cancel()
 
@@ -176,7 +191,7 @@ class Session:
         self._unsubscribe()
         if self._whole.is_set():
             self._whole = anyio.Event()
-            self._tasks.start_soon(self._recover, name="session")
+        self._behind.set()
 
     def _unsubscribe(self) -> None:
         if self._subscription is not None:
@@ -184,37 +199,41 @@ class Session:
             self._subscription = None
 
     async def _recover(self) -> None:
-        with self.while_open():
-            while not self._whole.is_set():
-                try:
-                    await self._catch_up()
-                except NotFound:  # deleted meanwhile: there is nothing to tell
-                    self._whole.set()
-                except AgentError as error:
-                    logger.warning("a session cannot be read", extra={"cause": error.message})
-                    await anyio.sleep(RETRY_SECONDS)
+        while not self._whole.is_set():
+            try:
+                await self._catch_up()
+                self._whole.set()
+            except NotFound as error:  # deleted meanwhile: there is nothing to tell
+                self._problem = error
+                self._whole.set()
+            except AgentError as error:
+                logger.warning("a session cannot be read", extra={"cause": error.message})
+                await anyio.sleep(RETRY_SECONDS)
 
     async def _catch_up(self) -> None:
         """Tell what is missing and listen from there on: as often as it takes."""
-        while not await self._caught_up():
-            await self._room.wait()
-        self._whole.set()
-
-    async def _caught_up(self) -> bool:
-        while self._unsent:
-            if not self._writer.notify(self._unsent[0], key=self.session_id):
-                return False
-            del self._unsent[0]
-        subscription = self._subscription = self._journal.subscribe(
-            self.session_id, self._deliver, on_lost=self._lag
-        )
-        await self._flusher.flush_conversation(self.session_id)
-        for message in await self._missing():
-            if not self._told(message):
+        while True:
+            if not self._sent():
+                await self._room.wait()
+                continue
+            subscription = self._subscription = self._journal.subscribe(
+                self.session_id, self._deliver, on_lost=self._lag
+            )
+            await self._flusher.flush_conversation(self.session_id)
+            missing = await self._missing()
+            if not all(map(self._told, missing)):
                 self._unsubscribe()
-                return False
-        subscription.start()
-        return self._subscription is subscription
+                await self._room.wait()
+            elif self._subscription is subscription:  # else it was cut off meanwhile: once more
+                subscription.start()
+                if self._subscription is subscription:
+                    return
+
+    def _sent(self) -> bool:
+        """Whether there was room for all that was kept back."""
+        while self._unsent and self._writer.notify(self._unsent[0], key=self.session_id):
+            del self._unsent[0]
+        return not self._unsent
 
     def _told(self, message: Message) -> bool:
         bodies = [update_body(self.session_id, u) for u in self.narration.of_message(message)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.conversations import Message, Prompt, TextPart, ThinkingPart
+from sidecar.errors import NotFound
 from sidecar.events import Delta
 from sidecar.faces.acp.session import Room, Session, delta_body
 from sidecar.interfaces import ModelStop, TextDelta, ToolCall
@@ -88,8 +90,8 @@ async def opened(world: World, writer: Narrow, *, replay: bool = True) -> Any:
             journal=world.journal,
             store=world.store.inner,
             flusher=world.manager.flusher,
-            tasks=tasks,
         )
+        tasks.start_soon(session.run)
         tasks.start_soon(lambda: session.open(replay=replay))
         await settle()
         yield session, room
@@ -155,6 +157,45 @@ def play(first: int, later: list[tuple[int, int]], before: int) -> None:
                 with anyio.fail_after(60):
                     await session.whole()
             check(writer, await world.messages())
+
+    run_virtually(run)
+
+
+@proves("ACP", "P11")
+def test_a_conversation_that_is_deleted_holds_nobody_up() -> None:
+    """Neither who opens it at that moment, nor who has it open, nor who told us of it."""
+
+    async def run() -> None:
+        async with living() as world, anyio.create_task_group() as tasks:
+            await world.create("a")
+            async with opened(world, Narrow(100)) as (session, _):
+                get = world.store.inner.get
+                await world.manager.delete_conversation("a")
+                world.journal.cut_off("a")
+                await settle()
+                assert session.is_whole
+            await world.create("b")
+            late = Session(
+                await get("b"),
+                lambda mode: [],
+                writer=Narrow(100),
+                room=Room(),
+                journal=world.journal,
+                store=world.store.inner,
+                flusher=world.manager.flusher,
+            )
+            tasks.start_soon(late.run)
+            flush = world.manager.flusher.flush_conversation
+
+            async def deleted_meanwhile(conversation_id: str) -> None:
+                await flush(conversation_id)
+                await world.manager.delete_conversation(conversation_id)
+                world.journal.cut_off(conversation_id)
+
+            late._flusher = SimpleNamespace(flush_conversation=deleted_meanwhile)
+            with pytest.raises(NotFound), anyio.fail_after(10):
+                await late.open(replay=True)
+            late.close()
 
     run_virtually(run)
 
