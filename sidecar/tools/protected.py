@@ -19,7 +19,7 @@ FOLDERS = frozenset(
         *(".agents", ".aider", ".amazonq", ".augment", ".cline", ".clinerules", ".crush", ".goose"),
         *(".junie", ".kilocode", ".kiro", ".opencode", ".openhands", ".qwen", ".roo", ".trae"),
         *(".vibe", ".copilot", ".factory"),
-        *(".aws", ".ssh", ".gnupg", ".direnv", ".mise"),
+        *(".aws", ".ssh", ".gnupg", ".direnv", ".mise", ".mvn"),
         *(".circleci", ".buildkite", ".gitea", ".forgejo", ".woodpecker", ".semaphore"),
     }
 )
@@ -44,7 +44,8 @@ FILES = (
     *("sitecustomize.py", "usercustomize.py", "*.pth", ".pythonrc*", "devcontainer.json"),
     *(".devcontainer.json", ".gitlab-ci.y*ml", ".travis.yml", "azure-pipelines.y*ml"),
     *("jenkinsfile", "bitbucket-pipelines.y*ml", ".drone.y*ml", "appveyor.yml", ".cirrus.yml"),
-    *(".gdbinit", ".lldbinit"),
+    *(".gdbinit", ".lldbinit", ".bazelrc", "rust-toolchain", "rust-toolchain.toml"),
+    *("head",),  # with it a folder of any name is a repository, and its config is git's
 )
 
 PLACES = (
@@ -52,6 +53,7 @@ PLACES = (
     *(".github/chatmodes", ".github/agents", ".github/hooks", ".config/fish", ".config/git"),
     *(".config/nvim", ".config/zed", ".config/agent-sidecar", ".config/systemd"),
     *(".config/autostart", ".yarn/plugins", ".yarn/releases", ".cargo", ".tekton"),
+    *("gradle/wrapper",),
 )
 """Everything below these, wherever they stand."""
 
@@ -70,7 +72,7 @@ def is_protected(relative: str) -> bool:
 def governs(below: str, name: str, *, is_folder: bool = False) -> bool:
     """Whether `name` in the folder `below` is protected, and all that is in it."""
     plain = _plain(name)
-    if plain in FOLDERS or (not is_folder and _FILES.fullmatch(plain)):
+    if plain in FOLDERS or plain.endswith(".git") or (not is_folder and _FILES.fullmatch(plain)):
         return True
     path = "/".join(["", *map(_plain, below.split("/")), plain])
     return any(path.endswith(f"/{place}") for place in PLACES)

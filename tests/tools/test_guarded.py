@@ -116,6 +116,8 @@ ESCAPES = {
     "in other letters": "echo evil > agents.MD; mkdir -p .VSCode; echo evil > .VSCode/tasks.json",
     "a repository of its own": "mkdir -p new/.git/hooks; echo evil > new/.git/config",
     "git's own word": "git config core.fsmonitor evil; git config --global core.fsmonitor evil",
+    "a repository without a name": "mkdir -p n/objects n/refs; echo 'ref: refs/heads/m' > n/HEAD;"
+    " printf '[core]\\nfsmonitor=touch pwned\\nworktree=..\\n' > n/config",
     "a common folder elsewhere": "mkdir e; echo evil > e/config; echo ../e > .git/commondir",
 }
 
@@ -136,6 +138,12 @@ async def test_no_way_around_the_mounts_leads_to_what_governs(
     moved = {name.replace("sub/", "g/", 1) for name in before if name.startswith("sub/")}
     assert set(after) <= set(before) | moved
     assert not (root / ".git/commondir").exists()
+    status = (
+        await anyio.run_process(["git", "status"], cwd=root / "n", check=False)
+        if (root / "n").is_dir()
+        else None
+    )
+    assert not list(root.rglob("pwned")), status  # noqa: ASYNC240
 
 
 @posix
