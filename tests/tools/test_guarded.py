@@ -117,7 +117,8 @@ ESCAPES = {
     "a repository of its own": "mkdir -p new/.git/hooks; echo evil > new/.git/config",
     "git's own word": "git config core.fsmonitor evil; git config --global core.fsmonitor evil",
     "a repository without a name": "mkdir -p n/objects n/refs; echo 'ref: refs/heads/m' > n/HEAD;"
-    " printf '[core]\\nbare=false\\nfsmonitor=touch pwned; false\\nworktree=..\\n' > n/config",
+    " printf '[core]\\nrepositoryformatversion=0\\nbare=false\\nworktree=..\\n' > n/config;"
+    " echo 'fsmonitor=touch pwned; false' >> n/config",
     "a common folder elsewhere": "mkdir e; echo evil > e/config; echo ../e > .git/commondir",
 }
 
