@@ -34,36 +34,34 @@ class Official:
                     self._by_method[kind, method] = title
 
     def problems(self, frames: Iterable[tuple[str, Frame]]) -> list[str]:
-        """What is wrong with the frames of one connection, each with its direction."""
-        asked: dict[tuple[str, Any], str] = {}
+        """What is wrong with the frames of one connection, each with its direction. What a client
+        asks has to be right where the agent has done it: tests ask wrongly on purpose, too."""
+        asked: dict[tuple[str, Any], Frame] = {}
         found: list[str] = []
         for direction, frame in frames:
             other = "<" if direction == ">" else ">"
             if frame.get("jsonrpc") != "2.0":
                 found.append(f"not JSON-RPC: {frame}")
+            elif "method" in frame and "id" in frame:
+                asked[direction, frame["id"]] = frame
+                if direction == "<":
+                    found += self._wrong("Request", frame, frame.get("params"))
             elif "method" in frame:
-                kind = "Request" if "id" in frame else "Notification"
-                if "id" in frame:
-                    asked[direction, frame["id"]] = frame["method"]
-                if (kind, frame["method"]) in self._by_method:
-                    found += self._wrong(kind, frame["method"], frame.get("params"), direction)
-                elif direction == "<":
-                    found.append(f"the agent made up a method: {frame}")
-            elif (other, frame.get("id")) not in asked and frame.get("id") is not None:
-                found.append(f"answer to nothing: {frame}")
+                found += self._wrong("Notification", frame, frame.get("params"))
+            elif (request := asked.pop((other, frame.get("id")), None)) is None:
+                found += [] if frame.get("id") is None else [f"answer to nothing: {frame}"]
             elif "error" in frame:
-                found += self._check("Error", frame["error"], f"{direction} error")
-                asked.pop((other, frame.get("id")), None)
+                found += self._check("Error", frame["error"], f"error of {request['method']}")
             else:
-                method = asked.pop((other, frame["id"]))
-                found += self._wrong("Response", method, frame["result"], direction)
+                found += self._wrong("Response", request, frame["result"])
+                found += self._wrong("Request", request, request.get("params"))
         return found
 
-    def _wrong(self, kind: str, method: str, value: Any, direction: str) -> list[str]:
-        title = self._by_method[kind, method]
-        if direction == ">":
-            return []  # what a client may say wrongly on purpose
-        return self._check(title, value, f"{direction} {kind} of {method}")
+    def _wrong(self, kind: str, frame: Frame, value: Any) -> list[str]:
+        method = frame["method"]
+        if (title := self._by_method.get((kind, method))) is None:
+            return [f"there is no {kind} {method}"]
+        return self._check(title, value, f"{kind} of {method}")
 
     def _check(self, title: str, value: Any, where: str) -> list[str]:
         errors = self._validator(title).iter_errors(value)
