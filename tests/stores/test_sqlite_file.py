@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -23,6 +24,7 @@ from sidecar.conversations import (
 from sidecar.errors import Conflict, InvalidState, PersistenceFailed, StoreUnavailable
 from sidecar.events import Cursor, DurableEvent, QueueChanged, Replay, Snapshot, TurnEnded
 from sidecar.interfaces import NewConversation, StartedTurn, TextChunk, TurnOutcome
+from sidecar.stores.journal_file import is_foreign
 from sidecar.stores.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -423,4 +425,25 @@ async def test_deleting_gives_the_bytes_back(path: Path) -> None:
     assert status.size <= empty + 8_192
     assert status.wal_size == 0
     assert b"lorem ipsum" not in content(path)
+    await store.aclose()
+
+
+async def test_a_journal_that_holds_only_housekeeping_is_known_as_ours(path: Path) -> None:
+    """What a power cut leaves that comes right after room was given back."""
+    store = await SqliteStore.open(path, lambda _: None)
+    await store.create(new())
+    writer = store._writer
+    assert writer is not None
+    writer.conn.execute("CREATE TABLE filler (data BLOB)")
+    writer.conn.execute("INSERT INTO filler VALUES (zeroblob(1000000))")
+    writer.conn.execute("DROP TABLE filler")
+    writer.checkpoint()
+    writer.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert writer.give_back_some()
+    image = path.parent / "image" / path.name
+    image.parent.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{image}{suffix}")
+    assert Path(f"{image}-wal").stat().st_size > 32  # noqa: ASYNC240
+    assert not is_foreign(image)
     await store.aclose()
