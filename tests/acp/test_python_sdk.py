@@ -582,6 +582,8 @@ async def test_a_copy_goes_on_by_itself(agent: Agent) -> None:
         await ask(connection, copy["sessionId"], "echo two")
         assert editor.text(id_) == "one"
         assert editor.text(copy["sessionId"]) == "two"
+        await ask(connection, copy["sessionId"], 'tool list {"path": "."}')
+        assert "There is no tool" not in editor.text(copy["sessionId"])
 
 
 @proves("ACP", "P7")

@@ -136,7 +136,9 @@ class AcpFace:
     @method("session/fork")
     async def fork(self, params: acp.ResumeSession) -> Answer:
         source = await self._known(params.session_id, params.cwd)
-        new = self._manager.new_conversation(None, source.mode, source.title)
+        new = msgspec.structs.replace(
+            self._manager.new_conversation(None, source.mode, source.title), roots=source.roots
+        )
         made = await self._store.fork(params.session_id, new, None, None, b"")
         return await self._opened(made, params.mcp_servers, is_new=True)
 

@@ -100,8 +100,9 @@ class Narration:
         """Whether the client sent this prompt itself."""
         return message_id in self._own
 
-    def is_told(self, message: Message) -> bool:
-        return message.message_id in self._told or message.message_id in self._own
+    def was_told(self, message: Message) -> bool:
+        """All of it, by us."""
+        return message.message_id in self._told
 
     def running(self, turn_id: str, call_id: str) -> str | None:
         """A tool call that was told of and is not finished."""
@@ -230,7 +231,7 @@ class Narration:
 
     def of_message(self, message: Message) -> Iterator[Update]:
         """What is left to tell of it."""
-        if self.is_told(message):
+        if message.message_id in self._told or message.message_id in self._own:
             return
         if message.status is not MessageStatus.STREAMING:
             self._told.add(message.message_id)

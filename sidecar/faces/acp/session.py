@@ -205,9 +205,11 @@ class Session:
                 self._whole.set()
             except NotFound as error:  # deleted meanwhile: there is nothing to tell
                 self._problem = error
+                self._unsubscribe()
                 self._whole.set()
             except AgentError as error:
                 logger.warning("a session cannot be read", extra={"cause": error.message})
+                self._unsubscribe()
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _catch_up(self) -> None:
@@ -248,9 +250,8 @@ class Session:
         found: list[Message] = []
         page = await self._store.page(self.session_id)
         while True:
-            fresh = [m for m in page.messages if not self.narration.is_told(m)]
-            found = [*fresh, *found]
-            if page.page_cursor is None or len(fresh) < len(page.messages):
+            found = [*page.messages, *found]
+            if page.page_cursor is None or any(map(self.narration.was_told, page.messages)):
                 return found
             page = await self._store.page(self.session_id, cursor=page.page_cursor)
 

@@ -103,8 +103,12 @@ async def opened(world: World, writer: Narrow, *, replay: bool = True) -> Any:
         tasks.cancel_scope.cancel()
 
 
-def check(writer: Narrow, messages: list[Message]) -> None:
+def check_texts(writer: Narrow, messages: list[Message]) -> None:
     assert told(writer, "agent_message_chunk") == stored(messages, "assistant", TextPart)
+
+
+def check(writer: Narrow, messages: list[Message]) -> None:
+    check_texts(writer, messages)
     assert told(writer, "agent_thought_chunk") == stored(messages, "assistant", ThinkingPart)
     assert told(writer, "user_message_chunk") == stored(messages, "user", TextPart)
     calls: dict[str, list[str]] = {}
@@ -234,6 +238,52 @@ def test_a_prompt_of_its_own_is_not_told_to_the_client_that_sent_it() -> None:
             assert list(told(writer, "agent_message_chunk").values()) == ["yes", "no"]
 
     run_virtually(play)
+
+
+@proves("ACP", "P3")
+def test_who_lags_by_many_turns_of_its_own_is_told_all_of_them() -> None:
+    async def run() -> None:
+        async with living() as world:
+            await world.create("a")
+            writer = Narrow(3)
+            async with opened(world, writer) as (session, _):
+                narration = session.narration
+                world.journal.listen(
+                    lambda e: narration.queued(e) if type(e).__name__ == "TurnQueued" else None
+                )
+                for number in range(60):
+                    narration.prompted(f"key {number}")
+                    await world.manager.send_message(
+                        "a", Prompt(input=f"{number}"), request_key=f"key {number}"
+                    )
+            messages = await world.messages()
+            assert len(messages) == 120
+            assert told(writer, "agent_message_chunk") == stored(messages, "assistant", TextPart)
+
+    run_virtually(run)
+
+
+@proves("ACP", "P3")
+def test_a_store_that_fails_for_a_while_costs_nothing() -> None:
+    async def run() -> None:
+        async with living("one", "two") as world:
+            await world.create("a")
+            writer = Narrow(2)
+            async with opened(world, writer) as (session, room):
+                session._store = world.store
+                world.store.refuse("page")
+                await world.send("first")
+                writer.room = 1_000
+                room.made()
+                await settle()
+                assert not session.is_whole
+                assert len(world.journal._readers.get("a", ())) == 0, "nothing is held meanwhile"
+                world.store.refused.clear()
+                await anyio.sleep(5)
+                await world.send("second")
+            check_texts(writer, await world.messages())
+
+    run_virtually(run)
 
 
 @proves("ACP", "P3")
