@@ -42,9 +42,13 @@ class LateSource:
         self._servers: Servers | None = None
 
     async def run(self) -> None:
-        await self._demand.wait()
-        self._servers = self._make()
-        await self._servers.run(self._made.set)
+        try:
+            await self._demand.wait()
+            self._servers = self._make()
+            await self._servers.run(self._made.set)
+        finally:  # there are none any more, and who waits for them is told so
+            self._servers = None
+            self._made.set()
 
     def states(self) -> Mapping[str, str]:
         """How each configured server is doing."""
@@ -57,7 +61,8 @@ class LateSource:
             return ()
         self._demand.set()
         await self._made.wait()
-        assert self._servers is not None
+        if self._servers is None:
+            return ()
         self._servers.update(wanted)
         return await self._servers.tools()
 

@@ -17,6 +17,7 @@ from ..events import Delta
 from ..faces.acp.client import ClientFiles, ClientTerminal, Permissions
 from ..faces.acp.face import AcpFace
 from ..faces.acp.narration import Update
+from ..faces.acp.own import OwnTurns
 from ..faces.acp.protocol import AcpProtocol
 from ..faces.acp.session import Room, Session, delta_body, update_body
 from ..faces.editor import Editor
@@ -44,7 +45,7 @@ NO_MCP = (
 
 
 class _Call(msgspec.Struct):
-    params: acp.Initialize
+    params: dict[str, Any]
 
 
 def run(handover: Handover, stdout: int, store: str | None) -> int:
@@ -84,7 +85,8 @@ class AcpServing(Serving):
     async def begin(
         self, manager: AgentManager, store: SqliteStore, tasks: TaskGroup
     ) -> Mapping[str, Handler]:
-        asking = Permissions(self.protocol.ask, self._sessions)
+        own = OwnTurns(self.journal)
+        asking = Permissions(self.protocol.ask, self._sessions, own)
         permissions = PermissionRequests(
             self.journal, manager.approvals, asking.ask, asking.concerns
         )
@@ -97,6 +99,7 @@ class AcpServing(Serving):
             sessions=self._sessions,
             room=self._reads_again,
             permissions=permissions,
+            own=own,
             tools=self._session_tools,
             environment=environment,
             notices=self._notices,
@@ -147,8 +150,12 @@ class SessionTools:
         self._tasks.start_soon(self._run, session, source, name="mcp of a session")
 
     async def _run(self, session: Session, source: LateSource) -> None:
-        with session.while_open():
-            await source.run()
+        try:
+            with session.while_open():
+                await source.run()
+        finally:
+            if self._sources.get(session.session_id) is source:
+                del self._sources[session.session_id]
 
     def of(self, session_id: str) -> Sequence[ToolSource]:
         return [LaterSource(self._sources, session_id)]
@@ -179,10 +186,11 @@ def settings_of(server: acp.ServerOfTools) -> McpServer:
 def initialize_of(body: bytes) -> acp.Initialize:
     """It has been answered: what cannot be understood of it is taken as not said."""
     try:
-        return msgspec.json.decode(whole_characters(body), type=_Call).params
+        params = msgspec.json.decode(whole_characters(body), type=_Call).params
     except (msgspec.DecodeError, UnicodeDecodeError):
-        logger.warning("the client's capabilities were not understood")
+        logger.warning("initialize was not understood")
         return acp.Initialize()
+    return acp.understood(params, acp.Initialize)
 
 
 def environment() -> Config:

@@ -7,13 +7,17 @@ official schema in the tests.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import logging
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
 
 from .methods import Method, Notification, Params
 
+logger = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=msgspec.Struct)
 Path = Annotated[str, Meta(min_length=1, max_length=4096)]
 SessionId = Annotated[str, Meta(min_length=1, max_length=128)]
 META = "agent-sidecar"
@@ -60,6 +64,27 @@ class Initialize(WithMeta, frozen=True, kw_only=True):
     client_capabilities: ClientAbilities | None = None
 
 
+def understood(given: dict[str, Any], type_: type[S]) -> S:
+    """What of it makes sense; anything else is as if it had not been said, as the protocol has it
+    for capabilities."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(type_):
+        value = given.get(field.encode_name)
+        inner = next((t for t in (field.type, *get_args(field.type)) if is_struct(t)), None)
+        try:
+            if inner is not None and isinstance(value, dict):
+                found[field.name] = understood(value, inner)
+            elif value is not None:
+                found[field.name] = msgspec.convert(value, field.type)
+        except msgspec.ValidationError:
+            logger.warning("not understood", extra={"field": field.encode_name})
+    return type_(**found)
+
+
+def is_struct(type_: Any) -> TypeGuard[type[msgspec.Struct]]:
+    return isinstance(type_, type) and issubclass(type_, msgspec.Struct)
+
+
 # ---- sessions ------------------------------------------------------------------------------
 
 
@@ -82,8 +107,8 @@ class ServerOfTools(Params, frozen=True, kw_only=True):
 
 class NewSession(WithMeta, frozen=True, kw_only=True):
     cwd: Path
-    mcp_servers: tuple[ServerOfTools, ...]
-    additional_directories: tuple[Path, ...] = ()
+    mcp_servers: tuple[ServerOfTools, ...] | None
+    additional_directories: tuple[Path, ...] | None = None
 
 
 class LoadSession(NewSession, frozen=True, kw_only=True):
@@ -93,8 +118,8 @@ class LoadSession(NewSession, frozen=True, kw_only=True):
 class ResumeSession(WithMeta, frozen=True, kw_only=True):
     session_id: SessionId
     cwd: Path
-    mcp_servers: tuple[ServerOfTools, ...] = ()
-    additional_directories: tuple[Path, ...] = ()
+    mcp_servers: tuple[ServerOfTools, ...] | None = None
+    additional_directories: tuple[Path, ...] | None = None
 
 
 class ListSessions(WithMeta, frozen=True, kw_only=True):

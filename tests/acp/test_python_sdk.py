@@ -379,6 +379,10 @@ async def test_mode_and_options_can_be_chosen(agent: Agent) -> None:
         assert (await choose("model", "gpt-5.4-mini"))["model"] == "gpt-5.4-mini"
         assert "current_mode_update" in editor.kinds(id_)
         assert "config_option_update" in editor.kinds(id_)
+        other = await session(connection, agent)
+        editor.updates.clear()
+        await choose("model", "gpt-5.4-mini")
+        await editor.until(lambda: "config_option_update" in editor.kinds(other))
 
 
 @proves("ACP", "P10")
@@ -520,6 +524,82 @@ async def test_opening_a_session_again_stops_nothing(agent: Agent) -> None:
         assert editor.text(id_).count("more") >= 20_000
 
 
+@proves("ACP", "P8", "P9")
+@pytest.mark.parametrize("how", ["closes", "does not answer"])
+async def test_who_only_looks_on_denies_nothing_by_leaving(agent: Agent, how: str) -> None:
+    async with editing(agent) as (connection, editor):
+        id_, other = [await session(connection, agent, "build") for _ in "ab"]
+        window = await asyncio.to_thread(Window, agent, id_)
+        try:
+            editor.thinks = asyncio.Event()
+            editor.choose = lambda *_: None
+            call = 'tool create {"path": "n.txt", "text": "hi"}'
+            sent = asyncio.create_task(asyncio.to_thread(window.send, call))
+            await editor.until(lambda: editor.asked)
+            if how == "closes":
+                await connection.close_session(session_id=id_)
+            editor.thinks.set()
+            await ask(connection, other, "echo behind the answer")
+            await asyncio.to_thread(window.answer, "allow")
+            assert await sent == "endTurn"
+            assert (agent.workspace / "n.txt").exists()
+        finally:
+            await asyncio.to_thread(window.close)
+
+
+@proves("ACP", "P8")
+async def test_a_question_that_is_open_already_is_about_a_call_that_was_told(agent: Agent) -> None:
+    async with editing(agent) as (connection, editor):
+        id_ = await session(connection, agent, "build")
+        window = await asyncio.to_thread(Window, agent, id_)
+        try:
+            await connection.close_session(session_id=id_)
+            call = 'tool create {"path": "n.txt", "text": "hi"}'
+            sent = asyncio.create_task(asyncio.to_thread(window.send, call))
+            while not await asyncio.to_thread(window.questions):
+                continue
+            await connection.load_session(cwd=str(agent.workspace), session_id=id_, mcp_servers=[])
+            await editor.until(lambda: editor.asked)
+            assert await sent == "endTurn"
+            await editor.until(lambda: "said" in editor.text(id_))
+            calls = [u for u in editor.updates[id_] if u.session_update.startswith("tool_call")]
+            assert calls[0].session_update == "tool_call"
+            assert [call.status for call in calls] == ["pending", "in_progress", "completed"]
+        finally:
+            await asyncio.to_thread(window.close)
+
+
+@proves("ACP", "P7")
+async def test_a_prompt_can_be_cancelled_before_it_is_one(agent: Agent) -> None:
+    file = agent.workspace / "a.txt"
+    file.write_text("x\n")
+    link = schema.ResourceContentBlock(type="resource_link", name="a", uri=file.as_uri())
+    async with editing(agent) as (connection, _):
+        id_ = await session(connection, agent)
+        prompt = [text_block("/feedback x"), link]
+        asked = asyncio.ensure_future(connection.prompt(prompt=prompt, session_id=id_))
+        await asyncio.ensure_future(connection.cancel(session_id=id_))
+        assert (await asked).stop_reason == "cancelled"
+
+
+@proves("ACP")
+async def test_a_session_is_opened_with_folders_that_are_its_own(
+    agent: Agent, tmp_path: Path
+) -> None:
+    (tmp_path / "extra").mkdir()
+    async with editing(agent) as (connection, _):
+        id_ = await session(connection, agent)
+        for more in (str(tmp_path / "extra"), "relative", "/no/such/folder"):
+            with pytest.raises(acp.RequestError) as failed:
+                await connection.load_session(
+                    cwd=str(agent.workspace),
+                    session_id=id_,
+                    mcp_servers=[],
+                    additional_directories=[more],
+                )
+            assert failed.value.code == -32602
+
+
 class Window:
     """Another editor on the same store."""
 
@@ -530,8 +610,12 @@ class Window:
         self._client.start(initializationOptions=options)
         self._client.call("conversation/subscribe", {"conversationId": conversation_id})
 
+    def questions(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._client.call("approval/list", {})["approvals"]
+        return found
+
     def answer(self, decision: str) -> None:
-        open_ = self._client.call("approval/list", {})["approvals"]
+        open_ = self.questions()
         params = {
             "approvalId": open_[0]["approvalId"],
             "contentHash": open_[0]["contentHash"],

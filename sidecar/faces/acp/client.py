@@ -16,6 +16,7 @@ from ...wire import acp
 from ...wire import methods as wire
 from ..editor import EDIT_PATIENCE, PATIENCE, Ask
 from ..rpc import RpcError
+from .own import OwnTurns
 from .session import Session
 from .tools import KINDS, asked_of
 
@@ -23,27 +24,53 @@ logger = logging.getLogger(__name__)
 
 OUTPUT_BYTES = 48 * 1024
 ALLOW, ALWAYS, REJECT = "allow", "always", "reject"
+MAKE_SECONDS = 5.0
+"""In which a client makes a terminal. It is waited for even when the turn is cancelled: what is not
+known by its name cannot be ended."""
 
 
 class Permissions:
     """`faces.permissions` asks through this."""
 
-    def __init__(self, ask: Ask, sessions: Mapping[str, Session]) -> None:
+    def __init__(self, ask: Ask, sessions: Mapping[str, Session], own: OwnTurns) -> None:
         self._ask = ask
         self._sessions = sessions
+        self._own = own
 
     def concerns(self, conversation_id: str) -> bool:
         """Every window that shows the conversation asks; the first answer counts."""
         return conversation_id in self._sessions
 
     async def ask(self, method: wire.Method, question: Approval) -> wire.Permission:
-        """A client that cannot ask has said no: nobody else might ever answer."""
+        """The client's answer. One that cannot ask has said no to what it began itself: nobody else
+        might ever answer. Raises `RpcError` when it has said nothing that counts."""
         options = [
             _option(ALLOW, "Allow once", "allow_once"),
             *([_option(ALWAYS, "Always allow here", "allow_always")] if question.always else []),
             _option(REJECT, "Reject", "reject_once"),
         ]
-        session = self._sessions[question.conversation_id]
+        if (session := self._sessions.get(question.conversation_id)) is None:
+            raise RpcError(wire.REQUEST_CANCELLED, "Who looks on has not answered.")
+        chosen: str | None = None
+        with session.while_open():  # else it is withdrawn
+            chosen = await self._chosen(session, question, options)
+        offered = {option["optionId"] for option in options}
+        if chosen not in offered and not self._own.has_turn(question.turn_id):
+            raise RpcError(wire.REQUEST_CANCELLED, "Who looks on has not answered.")
+        decision: Literal["allow", "deny"] = "allow" if chosen in offered - {REJECT} else "deny"
+        return wire.Permission(
+            decision=decision,
+            content_hash=question.content_hash,
+            always=decision == "allow" and chosen == ALWAYS,
+        )
+
+    async def _chosen(
+        self, session: Session, question: Approval, options: list[dict[str, str]]
+    ) -> str | None:
+        """Asked once the client has been told all that comes before."""
+        await session.whole()
+        if not session.tell(session.narration.asked(question)):
+            await session.whole()
         call = {
             "toolCallId": session.narration.call_of(question),
             "title": question.title,
@@ -52,19 +79,12 @@ class Permissions:
             "content": asked_of(question, session.roots),
         }
         params = {"sessionId": session.session_id, "toolCall": call, "options": options}
-        chosen: str | None = None
         try:
             answer: acp.Permission = await self._ask(acp.ASK_PERMISSION, params)
-            chosen = answer.outcome.option_id
         except RpcError as error:
             logger.info("permission was not given", extra={"cause": error.message})
-        offered = {option["optionId"] for option in options} - {REJECT}
-        decision: Literal["allow", "deny"] = "allow" if chosen in offered else "deny"
-        return wire.Permission(
-            decision=decision,
-            content_hash=question.content_hash,
-            always=decision == "allow" and chosen == ALWAYS,
-        )
+            return None
+        return answer.outcome.option_id
 
 
 def _option(id_: str, name: str, kind: str) -> dict[str, str]:
@@ -110,16 +130,14 @@ class ClientTerminal:
     ) -> tuple[str, int | None]:
         program, *arguments = argv
         session = {"sessionId": self._session_id}
-        made: acp.TerminalMade = await self._asked(
-            acp.MAKE_TERMINAL,
-            session
-            | {
-                "command": program,
-                "args": arguments,
-                "cwd": str(folder),
-                "outputByteLimit": OUTPUT_BYTES,
-            },
-        )
+        wanted = session | {
+            "command": program,
+            "args": arguments,
+            "cwd": str(folder),
+            "outputByteLimit": OUTPUT_BYTES,
+        }
+        with anyio.CancelScope(shield=True), anyio.fail_after(MAKE_SECONDS):
+            made: acp.TerminalMade = await self._asked(acp.MAKE_TERMINAL, wanted)
         terminal = session | {"terminalId": made.terminal_id}
         try:
             self._show(use, made.terminal_id)

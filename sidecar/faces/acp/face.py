@@ -18,7 +18,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from ...conversations import Conversation, MessageSettings, StopReason, TurnResult
-from ...errors import Conflict, InitializationFailed, InvalidState
+from ...errors import Conflict, InitializationFailed, InvalidState, NotFound
 from ...events import DurableEvent, TurnQueued
 from ...ids import new_id
 from ...manager import AgentManager
@@ -30,7 +30,8 @@ from ..handlers import fingerprint, handlers_of, method
 from ..permissions import PermissionRequests
 from ..rpc import Answer, Handler, RpcError
 from .narration import Update
-from .options import Choices, mode_named, modes
+from .options import MODEL, Choices, mode_named, modes, options_update
+from .own import OwnTurns
 from .prompts import COMMANDS, understood, with_task
 from .protocol import RESOURCE_NOT_FOUND
 from .session import Room, Session, Writer
@@ -64,6 +65,7 @@ class AcpFace:
         sessions: dict[str, Session],
         room: Room,
         permissions: PermissionRequests,
+        own: OwnTurns,
         tools: SessionTools,
         environment: Callable[[], Config],
         notices: list[Update],
@@ -75,6 +77,7 @@ class AcpFace:
         self._sessions = sessions
         self._room = room
         self._permissions = permissions
+        self._own = own
         self._tools = tools
         self._environment = environment
         self._notices = notices
@@ -106,6 +109,7 @@ class AcpFace:
         if found := problems(config):
             raise InitializationFailed(f"{found[0].message} {found[0].hint}")
         await self._manager.update_settings(config)
+        self._tell_options()
         return {}
 
     @method("logout")
@@ -125,17 +129,17 @@ class AcpFace:
 
     @method("session/load")
     async def load(self, params: acp.LoadSession) -> Answer:
-        conversation = await self._known(params.session_id, params.cwd)
+        conversation = await self._known(params)
         return await self._opened(conversation, params.mcp_servers, replay=True)
 
     @method("session/resume")
     async def resume(self, params: acp.ResumeSession) -> Answer:
-        conversation = await self._known(params.session_id, params.cwd)
+        conversation = await self._known(params)
         return await self._opened(conversation, params.mcp_servers)
 
     @method("session/fork")
     async def fork(self, params: acp.ResumeSession) -> Answer:
-        source = await self._known(params.session_id, params.cwd)
+        source = await self._known(params)
         new = msgspec.structs.replace(
             self._manager.new_conversation(None, source.mode, source.title), roots=source.roots
         )
@@ -161,11 +165,11 @@ class AcpFace:
     @method("session/close")
     async def close(self, params: acp.OfSession) -> Result:
         """What this client asked for is stopped; a turn of somebody else's goes on."""
-        session = self._open(params.session_id)
+        self._open(params.session_id)
         self._take_back(params.session_id)
         agent = self._manager.registry.get(params.session_id)
         turn = agent.turn if agent else None
-        if turn is None or session.narration.is_own(turn.started.entry.message_id):
+        if turn is None or self._own.has_prompt(turn.started.entry.message_id):
             await self._manager.dispose_agent(params.session_id)
         self._forget(params.session_id)
         return {}
@@ -178,21 +182,22 @@ class AcpFace:
         self._forget(params.session_id)
         return {}
 
-    async def _known(self, session_id: str, cwd: str) -> Conversation:
-        """Its tools act in the folders that it was made with, so it is opened there only."""
-        conversation = await self._store.get(session_id)
-        (root,) = await to_thread.run_sync(roots_of, cwd, ())
-        if conversation.roots and root not in conversation.roots:
+    async def _known(self, params: acp.LoadSession | acp.ResumeSession) -> Conversation:
+        """Its tools act in the folders that it was made with, so it is opened with those only."""
+        conversation = await self._store.get(params.session_id)
+        roots = await to_thread.run_sync(roots_of, params.cwd, params.additional_directories)
+        if conversation.roots and not set(roots) <= set(conversation.roots):
+            theirs = ", ".join(conversation.roots)
             raise RpcError(
                 wire.INVALID_PARAMS,
-                f"That session belongs to {conversation.roots[0]}: open it with that folder.",
+                f"That session belongs to {theirs}: open it with that, or make a new session.",
             )
         return conversation
 
     async def _opened(
         self,
         conversation: Conversation,
-        servers: Sequence[acp.ServerOfTools],
+        servers: Sequence[acp.ServerOfTools] | None,
         *,
         replay: bool = False,
         is_new: bool = False,
@@ -209,7 +214,7 @@ class AcpFace:
             flusher=self._manager.flusher,
         )
         self._tasks.start_soon(session.run, name="session")
-        self._tools.use(session, servers)
+        self._tools.use(session, servers or ())
         try:
             await session.open(replay=replay)
         except BaseException:
@@ -251,21 +256,25 @@ class AcpFace:
     async def prompt(self, params: acp.Prompt) -> Result:
         """One behind another is queued and answered in order."""
         session = self._open(params.session_id)
-        prompt = await with_task(understood(params.prompt), self._manager)
-        if thinking := self._choices.thinking(params.session_id):
-            prompt = msgspec.structs.replace(prompt, settings=MessageSettings(thinking=thinking))
+        asked = understood(params.prompt)
         key = params.ours.request_key or new_id()
-        session.narration.prompted(key)
         result: TurnResult | None = None
         with anyio.CancelScope() as scope:
             prompts = self._prompts.setdefault(params.session_id, set())
             prompts.add(scope)
             try:
+                prompt = await with_task(asked, self._manager)
+                if level := self._choices.thinking(params.session_id):
+                    chosen = MessageSettings(thinking=level)
+                    prompt = msgspec.structs.replace(prompt, settings=chosen)
+                session.narration.prompted(key)
+                self._own.prompted(key)
                 result = await self._manager.send_message(
                     params.session_id, prompt, request_key=key, params_hash=fingerprint(params)
                 )
             finally:
                 prompts.discard(scope)
+                self._own.answered(key)
         session = self._sessions.get(params.session_id, session)  # it may be open anew
         if not session.is_whole:
             await session.whole()
@@ -302,8 +311,25 @@ class AcpFace:
             await self._set_mode(params.session_id, str(params.value))
         else:
             await self._choices.choose(params.session_id, params.config_id, params.value)
+            if params.config_id == MODEL:
+                self._tell_options(but=session)
         conversation = await self._store.get(session.session_id)
         return {"configOptions": self._choices.of(session.session_id, conversation.mode)}
+
+    def _tell_options(self, but: Session | None = None) -> None:
+        """A model is all sessions', so all of them show which it is now."""
+        for session in self._sessions.values():
+            if session is not but:
+                self._tasks.start_soon(self._tell_options_of, session, name="options")
+
+    async def _tell_options_of(self, session: Session) -> None:
+        with session.while_open():
+            try:
+                await session.whole()
+                mode = (await self._store.get(session.session_id)).mode
+            except NotFound:  # deleted meanwhile, and nothing to be shown any more
+                return
+            session.tell([options_update(self._choices.of(session.session_id, mode))])
 
     async def _set_mode(self, session_id: str, name: str) -> None:
         self._open(session_id)
@@ -312,12 +338,13 @@ class AcpFace:
         await self._manager.set_mode(session_id, mode)
 
 
-def roots_of(cwd: str, more: Sequence[str]) -> tuple[str, ...]:
+def roots_of(cwd: str, more: Sequence[str] | None) -> tuple[str, ...]:
     """Folders as canonical paths. Raises `RpcError` -32602 for one that is none. Blocks."""
-    for folder in (cwd, *more):
+    folders = (cwd, *(more or ()))
+    for folder in folders:
         if not os.path.isabs(folder) or not os.path.isdir(folder):
             raise RpcError(wire.INVALID_PARAMS, "A session's folder is an absolute path of one.")
-    return tuple(dict.fromkeys(os.path.realpath(folder) for folder in (cwd, *more)))
+    return tuple(dict.fromkeys(os.path.realpath(folder) for folder in folders))
 
 
 def info(conversation: Conversation) -> Result:

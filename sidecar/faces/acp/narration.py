@@ -36,6 +36,7 @@ from ...events import (
     TurnSteered,
     utf16_length,
 )
+from .options import options_update
 from .tools import asked_of, described, text_content
 
 Update = dict[str, Any]
@@ -68,6 +69,8 @@ class Narration:
         self._told: set[str] = set()
         """Messages of which nothing is left to tell."""
         self._calls = _Calls()
+        self._pending: set[str] = set()
+        """Calls that the client was told of before they were allowed."""
         self._changing: set[str] = set()
         """Calls that are shown as a change of a file, and stay so when it was made."""
         self._plan: tuple[str, ...] = ()
@@ -95,10 +98,6 @@ class Narration:
         """The client has it already, or does not want it."""
         for _ in self.of_message(message):
             continue
-
-    def is_own(self, message_id: str) -> bool:
-        """Whether the client sent this prompt itself."""
-        return message_id in self._own
 
     def was_told(self, message: Message) -> bool:
         """All of it, by us."""
@@ -136,14 +135,7 @@ class Narration:
             case MessageCompleted(message=Message() as message):
                 yield from self.of_message(message)
             case ApprovalRequested(approval=asked):
-                yield {
-                    "sessionUpdate": "tool_call",
-                    "toolCallId": self.call_of(asked),
-                    "title": asked.title,
-                    "kind": described(asked.tool, {}, ())["kind"],
-                    "status": "pending",
-                    "content": asked_of(asked, self._roots),
-                }
+                yield from self.asked(asked)
             case ToolStarted():
                 yield from self._started(
                     event.message_id, event.part, event.turn_id, event.tool_call_id, event
@@ -158,14 +150,25 @@ class Narration:
                 yield plan(self._plan, done)
             case ModeChanged(mode=mode):
                 yield {"sessionUpdate": "current_mode_update", "currentModeId": str(mode)}
-                yield {
-                    "sessionUpdate": "config_option_update",
-                    "configOptions": self._options(str(mode)),
-                }
+                yield options_update(self._options(str(mode)))
             case TitleChanged(title=title):
                 yield {"sessionUpdate": "session_info_update", "title": title}
             case _:
                 return
+
+    def asked(self, question: Approval) -> Iterator[Update]:
+        """The call that is asked about, if it was not told of: before the client is asked."""
+        id_ = self.call_of(question)
+        if id_ not in self._pending:
+            self._pending.add(id_)
+            yield {
+                "sessionUpdate": "tool_call",
+                "toolCallId": id_,
+                "title": question.title,
+                "kind": described(question.tool, {}, ())["kind"],
+                "status": "pending",
+                "content": asked_of(question, self._roots),
+            }
 
     def call_of(self, asked: Approval) -> str:
         """The name of the tool call that a question is about."""
@@ -203,6 +206,7 @@ class Narration:
     ) -> Iterator[Update]:
         id_ = self._calls.finished(message_id, part, turn_id, call_id)
         if id_ is not None:
+            self._pending.discard(id_)
             update: Update = {
                 "sessionUpdate": "tool_call_update",
                 "toolCallId": id_,

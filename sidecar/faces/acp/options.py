@@ -82,6 +82,10 @@ class Choices:
         return tuple(dict.fromkeys(getattr(settings, field) for settings in known))
 
 
+def options_update(options: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"sessionUpdate": "config_option_update", "configOptions": options}
+
+
 def model_field(settings: Settings) -> str | None:
     """What names the provider's model; None for a provider without one."""
     name = f"{settings.provider}_model"
