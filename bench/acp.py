@@ -76,10 +76,14 @@ def _start(folder: Path, runs: int) -> list[Figure]:
     store = folder / "start.db"
     ours(store).end()  # makes the store
     walls: list[float] = []
+    sessions: list[tuple[float, float]] = []
 
     def first_chunk(make: Callable[[Path], AcpChild], times: list[float] | None) -> float:
         child = make(store)
         session = child.begin()
+        if times is not None:
+            wall = (time.perf_counter() - child.spawned) * 1000
+            sessions.append((child.cpu_ms(), wall))
         number = child.ask(session, 1)
         for body in child.until(number):
             if b"agent_message_chunk" in body:
@@ -100,6 +104,8 @@ def _start(folder: Path, runs: int) -> list[Figure]:
             unit="ms",
             floor_name="bare asyncio agent",
         ),
+        Figure("ACP: session, CPU", min(c for c, _ in sessions), "ms", None, "the minimum"),
+        latency("ACP: session, wall", [wall for _, wall in sessions], goal=None, q=0.5),
         Figure("ACP: first chunk, CPU", min(mine), "ms", None, "the minimum, from the spawn"),
         latency("ACP: first chunk, wall", walls, goal=None, q=0.5),
     ]
