@@ -569,6 +569,25 @@ async def test_a_question_that_is_open_already_is_about_a_call_that_was_told(age
             await asyncio.to_thread(window.close)
 
 
+@proves("ACP", "P9")
+async def test_opening_a_session_again_asks_again_and_denies_nothing(agent: Agent) -> None:
+    async with editing(agent) as (connection, editor):
+        id_ = await session(connection, agent, "build")
+        editor.thinks = asyncio.Event()
+        call = 'tool create {"path": "n.txt", "text": "hi"}'
+        asked = asyncio.create_task(ask(connection, id_, call))
+        await editor.until(lambda: editor.asked)
+        editor.updates.clear()
+        await connection.load_session(cwd=str(agent.workspace), session_id=id_, mcp_servers=[])
+        await editor.until(lambda: len(editor.asked) == 2)
+        editor.thinks.set()
+        assert await asked == "end_turn"
+        assert (agent.workspace / "n.txt").exists()
+        calls = [u for u in editor.updates[id_] if u.session_update.startswith("tool_call")]
+        assert [call.status for call in calls] == ["pending", "in_progress", "completed"]
+        assert [call.session_update for call in calls] == ["tool_call", *["tool_call_update"] * 2]
+
+
 @proves("ACP", "P7")
 async def test_a_prompt_can_be_cancelled_before_it_is_one(agent: Agent) -> None:
     file = agent.workspace / "a.txt"

@@ -52,10 +52,13 @@ class Permissions:
         if (session := self._sessions.get(question.conversation_id)) is None:
             raise RpcError(wire.REQUEST_CANCELLED, "Who looks on has not answered.")
         chosen: str | None = None
-        with session.while_open():  # else it is withdrawn
+        is_withdrawn = True  # the session is closed, or opened again
+        with session.while_open():
             chosen = await self._chosen(session, question, options)
+            is_withdrawn = False
         offered = {option["optionId"] for option in options}
-        if chosen not in offered and not self._own.has_turn(question.turn_id):
+        is_own = self._own.has_turn(question.turn_id)
+        if is_withdrawn or (chosen not in offered and not is_own):
             raise RpcError(wire.REQUEST_CANCELLED, "Who looks on has not answered.")
         decision: Literal["allow", "deny"] = "allow" if chosen in offered - {REJECT} else "deny"
         return wire.Permission(
